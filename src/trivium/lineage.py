@@ -1,0 +1,206 @@
+"""Lineage: what each artifact of a run was made from: what is still valid, and what led where.
+
+``lineage.json`` holds one entry per stage. Its ``fingerprint`` is a hash of everything the stage's weights depend on:
+the keys of its configuration that matter, the seed, the primer's settings if it reads the primer, and the content of
+its inputs. Equal fingerprints mean that the stage need not run again.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trivium.files import sha256
+
+if TYPE_CHECKING:
+    from trivium.config import RecipeConfig
+
+# Keys that change how a stage is saved and shown, never its weights or metrics.
+WITHOUT_EFFECT = ("checkpoint_every", "keep_checkpoints")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file that went into an artifact: ``modified`` (ns) and ``bytes`` tell cheaply that it is still the same."""
+
+    role: str  # "model", "data" or "code"
+    path: str
+    sha256: str
+    bytes: int
+    modified: int
+
+
+class Hasher:
+    """Content hashes of input files; one whose size and time of change are as recorded before is not read again."""
+
+    def __init__(self, lineage: Mapping[str, Any] | None = None):
+        artifacts = (lineage or {}).get("artifacts", {}).values()
+        self.known: dict[tuple[str, int, int], str] = {
+            (item["path"], item["bytes"], item["modified"]): item["sha256"]
+            for artifact in artifacts
+            for item in [*artifact.get("inputs", []), *artifact.get("outputs", [])]
+        }
+
+    def files(self, role: str, place: Path) -> list[Input]:
+        """The file ``place``, or all files below the folder ``place`` (hidden ones left out), sorted by path."""
+        if place.is_file():
+            return [self._file(role, place)]
+        found = sorted(path for path in place.rglob("*") if path.is_file() and not _hidden(path.relative_to(place)))
+        return [self._file(role, path) for path in found]
+
+    def _file(self, role: str, path: Path) -> Input:
+        status = path.stat()
+        key = (str(path), status.st_size, status.st_mtime_ns)
+        if key not in self.known:
+            self.known[key] = sha256(path)
+        return Input(role, str(path), self.known[key], status.st_size, status.st_mtime_ns)
+
+
+def _hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)
+
+
+def inputs_of(section: Any, init: str | None, models: Mapping[str, Path], hasher: Hasher) -> list[Input]:
+    """Every local file that a stage's configuration (plain data) reads: its first model, its sources, a user's code."""
+    found: list[Input] = []
+    if init is not None:
+        place = models.get(init, Path(init).expanduser())
+        place = place / "model" if (place / "model").is_dir() else place
+        if place.exists():
+            found += [
+                item for item in hasher.files("model", place) if item.path.endswith((".safetensors", ".json", ".jinja"))
+            ]
+    for mapping in _mappings(section):
+        source = mapping.get("source") or (mapping.get("path") if "vocabulary_size" in mapping else None)
+        if isinstance(source, str) and source != "primer" and (place := Path(source).expanduser()).exists():
+            found += hasher.files("data", place)
+        if mapping.get("kind") == "function":
+            code = str((mapping.get("options") or {}).get("path", "")).rpartition(":")[0]
+            found += [
+                item
+                for place in _code_places(code)
+                for item in hasher.files("code", place)
+                if item.path.endswith(".py")
+            ]
+    return list(dict.fromkeys(found))
+
+
+def _code_places(code: str) -> list[Path]:
+    """The file or package folder of a user's code (``package.module`` or ``file.py``); nothing of it is imported."""
+    if not code:
+        return []
+    if code.endswith(".py"):
+        return [Path(code)] if Path(code).is_file() else []
+    top = code.partition(".")[0]
+    for folder in [os.getcwd(), *sys.path]:
+        for place in (Path(folder) / f"{top}.py", Path(folder) / top):
+            if place.is_file() or (place / "__init__.py").is_file():
+                return [place]
+    return []
+
+
+def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, Mapping):
+        yield value
+        for item in value.values():
+            yield from _mappings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _mappings(item)
+
+
+def relevant(recipe: "RecipeConfig", section: dict[str, Any]) -> dict[str, Any]:
+    """The configuration that the outcome of ``section`` (a stage, or the evaluation) depends on, as plain data."""
+    values: dict[str, Any] = {
+        "seed": recipe.seed,
+        "config": {key: v for key, v in section.items() if key not in WITHOUT_EFFECT},
+    }
+    if any("primer" in (mapping.get("source"), mapping.get("kind")) for mapping in _mappings(section)):
+        values["primer"] = recipe.primer.model_dump(mode="json")
+    return values
+
+
+def digest(value: Any) -> str:
+    """The hash of plain data: equal values give equal hashes whatever the order of their keys."""
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    ).hexdigest()
+
+
+def fingerprint(settings: dict[str, Any], inputs: list[Input]) -> str:
+    """One hash for ``relevant`` settings and the contents of ``inputs`` (where they lie does not matter)."""
+    return digest([settings, sorted((item.role, item.sha256) for item in inputs)])
+
+
+def changed(before: Any, after: Any, path: str = "") -> list[str]:
+    """What differs between two settings, as ``key: old -> new``.
+
+    >>> changed({"lr": 1, "data": [{"limit": 5}]}, {"lr": 2, "data": [{"limit": 5}]})
+    ['lr: 1 -> 2']
+    """
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = list(dict.fromkeys([*before, *after]))
+        return [
+            line
+            for key in keys
+            for line in changed(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = enumerate(zip(before, after, strict=True))
+        return [line for index, (old, new) in pairs for line in changed(old, new, f"{path}.{index}")]
+    return [] if before == after else [f"{path}: {before} -> {after}"]
+
+
+def records(inputs: list[Input]) -> list[dict[str, Any]]:
+    return [asdict(item) for item in inputs]
+
+
+# ---- code and machine ------------------------------------------------------------------------------------------------
+
+
+def code_version() -> dict[str, Any]:
+    """The version of the package, and of the git work tree it stands in, if any."""
+    folder = Path(__file__).resolve().parent
+    commit = _git(folder, "rev-parse", "HEAD")
+    dirty = bool(_git(folder, "status", "--porcelain", "--", ".")) if commit else None
+    return {"version": _version("trivium"), "commit": commit, "modified": dirty}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    # A package in a site-packages folder inside somebody's repository is not that repository's code.
+    if "site-packages" in folder.parts:
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions a reader of the report wants to know."""
+    packages = ("torch", "numpy", "tokenizers", "safetensors", "datasets")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "trivium": code_version(),
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

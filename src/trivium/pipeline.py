@@ -1,0 +1,337 @@
+"""One run directory at work: what is skipped, resumed or run, and what is written down about it.
+
+The decisions go by ``lineage.json``. It names each stage ``started`` before it runs and ``finished`` after its numbers
+are in ``summary.json``, so a process that dies anywhere leaves a directory from which the next one goes on.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trivium import files, lineage, progress, summary
+from trivium.errors import UserError
+from trivium.preflight import check_place, check_section, holds_run
+
+if TYPE_CHECKING:
+    from trivium.config import RecipeConfig
+
+
+class Ranks:
+    """Who writes: with ``torchrun`` the first process alone, while the others wait. One process needs no torch here."""
+
+    def __init__(self) -> None:
+        self.many = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        self.main = int(os.environ.get("RANK", "0")) == 0
+
+    def join(self, recipe: "RecipeConfig") -> None:
+        """Join the process group: a barrier before that would not wait."""
+        if self.many:
+            from trivium.training.device import choose_device
+
+            choose_device(recipe)
+
+    def barrier(self) -> None:
+        if self.many:
+            from trivium.training.distributed import barrier
+
+            barrier()
+
+
+@dataclass
+class Pipeline:
+    """One run directory at work. Files of the run itself are written by the main rank alone."""
+
+    config: "RecipeConfig"
+    directory: Path
+    shown: progress.Progress
+    ranks: Ranks
+    artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hasher: lineage.Hasher = field(default_factory=lineage.Hasher)
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, config: "RecipeConfig", directory: Path, fresh: bool, quiet: bool) -> "Iterator[Pipeline]":
+        """The pipeline with the directory locked; a full disk becomes a sentence, and the terminal is left clean."""
+        ranks = Ranks()
+        shown = progress.make(quiet) if ranks.main else progress.Progress()
+        pipeline = cls(config, directory, shown, ranks)
+        with contextlib.ExitStack() as stack:
+            ranks.join(config)
+            stack.callback(shown.close)
+            stack.enter_context(disk_errors())
+            if ranks.main:
+                pipeline._enter_directory(stack, fresh)
+            ranks.barrier()
+            pipeline._read()
+            yield pipeline
+
+    def _enter_directory(self, stack: contextlib.ExitStack, fresh: bool) -> None:
+        check_place(self.directory, None if fresh else self.config.name)
+        with contextlib.ExitStack() as held:
+            held.enter_context(files.lock(self.directory))
+            if fresh and holds_run(self.directory):
+                old = files.set_aside(self.directory, self.directory.with_name(f"{self.directory.name}.old"))
+                self.shown.note(f"the run that was in {self.directory} is now in {old}")
+                held.close()
+                held.enter_context(files.lock(self.directory))
+            stack.push(held.pop_all())
+        from trivium.recipe import dump
+
+        files.write_text(self.directory / "recipe.yaml", dump(self.config))
+
+    def _read(self) -> None:
+        recorded = files.read_json(self.directory / "lineage.json") or {}
+        self.artifacts = recorded.get("artifacts", {})
+        self.hasher = lineage.Hasher(recorded)
+        known = (files.read_json(self.directory / "summary.json") or {}).get("stages", {})
+        self.summaries = {name: known[name] for name in ("base", *self.config.stages) if name in known}
+
+    # ---- what is there ---------------------------------------------------------------------------------------------
+
+    def models(self, before: str | None = None) -> dict[str, Path]:
+        """Model directories of the finished stages, in order; those that come ahead of ``before`` if it is given."""
+        found: dict[str, Path] = {}
+        for name in self.config.stages:
+            if name == before:
+                break
+            model = self.directory / name / "model"
+            if self.artifacts.get(name, {}).get("status") == "finished" and model.is_dir():
+                found[name] = model
+        return found
+
+    def check(self, stages: Sequence[str] | None) -> None:
+        """Refuse a choice of stages that cannot run, before anything is spent on it."""
+        from trivium.recipe import nearest
+
+        for name in stages or ():
+            if name not in self.config.stages:
+                known = list(self.config.stages)
+                raise UserError(
+                    f"recipe {self.config.name} has no stage {name!r}{nearest(name, known)}; it has {', '.join(known)}"
+                )
+        if self.ranks.main:
+            chosen = {name: stage for name, stage in self.config.stages.items() if stages is None or name in stages}
+            for section, parts in (("stages", chosen), ("evaluation", self.config.evaluation)):
+                for name, part in parts.items():
+                    check_section(f"{section}.{name}", part)
+
+    def _settings(self, name: str) -> tuple[dict[str, Any], list[lineage.Input]]:
+        section = self.config.stages[name].model_dump(mode="json")
+        inputs = lineage.inputs_of(section, section.get("init"), self.models(name), self.hasher)
+        return lineage.relevant(self.config, section), inputs
+
+    # ---- a stage ---------------------------------------------------------------------------------------------------
+
+    def advance(self, name: str) -> None:
+        """Skip, resume or run one stage and evaluate its model; afterwards both are there and written down."""
+        stage = self.config.stages[name]
+        if stage.init in self.config.stages and stage.init not in self.models(name):
+            raise UserError(
+                f"stage {name} starts from {stage.init}, which has not finished in {self.directory}; "
+                "run that stage first"
+            )
+        if self.ranks.main:
+            self._prepare(name)
+        self._agree()
+        if ran := self.artifacts[name]["status"] != "finished":
+            self._run(name)
+        evaluated = self.evaluate(name)
+        if self.ranks.main and (ran or evaluated):
+            earlier = [other for other in self.models(name) if other in self.summaries]
+            before = (earlier[-1], self.summaries[earlier[-1]]) if earlier else None
+            self.shown.finish(summary.stage_line(name, self.summaries[name], before))
+
+    def _agree(self) -> None:
+        """Wait for all ranks; then those that write nothing read what the first has written."""
+        self.ranks.barrier()
+        if not self.ranks.main:
+            self._read()
+
+    def _run(self, name: str) -> None:
+        from trivium.stages import STAGES, StageContext
+
+        stage, folder = self.config.stages[name], self.directory / name
+        folder.mkdir(parents=True, exist_ok=True)
+        context = StageContext(
+            name=name, config=stage, recipe=self.config, directory=folder, models=self.models(name), progress=self.shown
+        )
+        numbers = STAGES[stage.kind](context)
+        self.ranks.barrier()
+        if not (folder / "model").is_dir():
+            raise RuntimeError(f"stage {name} ended without writing {folder / 'model'}")
+        if self.ranks.main:
+            self._finished(name, numbers)
+        self._agree()
+
+    def _prepare(self, name: str) -> None:
+        """Decide by the lineage what happens to a stage; what others need to know is in ``lineage.json`` afterwards."""
+        folder, entry = self.directory / name, self.artifacts.get(name, {})
+        settings, inputs = self._settings(name)
+        fingerprint = lineage.fingerprint(settings, inputs)
+        same = entry.get("fingerprint") == fingerprint
+        if same and name in self.models() and name in self.summaries:
+            self.shown.finish(f"{name}: finished before, nothing it depends on has changed")
+            return
+        if not same and folder.is_dir() and any(folder.iterdir()):
+            target = files.set_aside(folder, self.directory / "old" / name)
+            self.shown.note(
+                f"{name} runs again, {self._reason(entry, settings, inputs)}; what it had made is in {target}"
+            )
+        elif same and (folder / "checkpoints").is_dir():
+            self.shown.note(f"{name} was cut and is resumed")
+        stage = self.config.stages[name]
+        self.summaries.pop(name, None)
+        self.artifacts[name] = {
+            "kind": stage.kind,
+            "status": "started",
+            "path": f"{name}/model",
+            "parents": [stage.init] if stage.init is not None else [],
+            "config_hash": lineage.digest(settings),
+            "fingerprint": fingerprint,
+            "settings": settings,
+            "inputs": lineage.records(inputs),
+            "outputs": [],
+            "code": lineage.code_version(),
+            "started": entry.get("started") if same else _now(),
+        }
+        self._write_lineage()
+
+    def _reason(self, entry: dict[str, Any], settings: dict[str, Any], inputs: list[lineage.Input]) -> str:
+        if not entry:
+            return "since nothing tells how its files were made"
+        differences = lineage.changed(entry["settings"], settings)
+        if differences:
+            more = f" and {len(differences) - 2} more" if len(differences) > 2 else ""
+            return f"since its settings have changed ({', '.join(differences[:2])}{more})"
+        known = {item["sha256"] for item in entry["inputs"]}
+        fresh = [item.path for item in inputs if item.sha256 not in known]
+        return f"since its inputs have changed ({', '.join(fresh[:2]) or 'one is gone'})"
+
+    def _finished(self, name: str, numbers: dict[str, Any]) -> None:
+        # The summary comes first: a stage counts as finished by its lineage, and then its numbers must be there.
+        self.summaries[name] = numbers
+        self._write_summary()
+        outputs = self.hasher.files("model", self.directory / name / "model")
+        self.artifacts[name] |= {"status": "finished", "outputs": lineage.records(outputs), "finished": _now()}
+        self._write_lineage()
+
+    # ---- its evaluation --------------------------------------------------------------------------------------------
+
+    def evaluate(self, name: str, again: bool = False) -> bool:
+        """Evaluate a finished stage's model unless that was done with these tasks on this model; ``again``: anyway.
+
+        Returns whether it was done.
+        """
+        return self._evaluate(name, self.config.stages[name], self.directory / name / "model", again)
+
+    def evaluate_base(self, name: str = "base") -> None:
+        """Where the first stage starts from a model made elsewhere, that model's numbers are what to compare with."""
+        stage = next(iter(self.config.stages.values()))
+        if stage.init is None or not self.config.evaluation or name in self.config.stages:
+            return
+        from trivium.model.huggingface import resolve_directory
+
+        if self.ranks.main:
+            weights = lineage.records(lineage.inputs_of({}, str(resolve_directory(stage.init)), {}, self.hasher))
+            made = {"kind": name, "status": "finished", "path": stage.init, "parents": [], "inputs": []}
+            self.artifacts[name] = {**self.artifacts.get(name, {}), **made, "outputs": weights}
+            self.summaries.setdefault(name, {"seconds": 0.0})
+            self._write_lineage()
+        self._agree()
+        if self._evaluate(name, stage, resolve_directory(stage.init), again=False) and self.ranks.main:
+            self.shown.finish(summary.stage_line(name, self.summaries[name]))
+
+    def _evaluate(self, name: str, stage: Any, model: Path, again: bool) -> bool:
+        """All ranks take part; the first one decides whether, by taking the old fingerprint out of the lineage."""
+        if not self.config.evaluation:
+            self.summaries.get(name, {}).pop("evaluation", None)
+            return False
+        folder, fingerprint, start = self.directory / name, self._evaluation_fingerprint(name), time.monotonic()
+        if self.ranks.main:
+            entry = self.artifacts[name]
+            current = entry.get("evaluation_fingerprint") == fingerprint and (folder / "evaluation.json").is_file()
+            if (again or not current) and entry.pop("evaluation_fingerprint", None) is not None:
+                self._write_lineage()
+        self._agree()
+        if "evaluation_fingerprint" in self.artifacts[name]:
+            return False
+        evaluation = evaluate_model(self.config, name, stage, folder, self.models(name), model, self.shown)
+        if self.ranks.main:
+            files.write_json(folder / "evaluation.json", evaluation)
+            self.summaries[name]["evaluation_seconds"] = time.monotonic() - start
+            self.summaries[name]["evaluation"] = summary.without_results(evaluation)
+            self._write_summary()
+            self.artifacts[name]["evaluation_fingerprint"] = fingerprint
+            self._write_lineage()
+        self._agree()
+        return True
+
+    def _evaluation_fingerprint(self, name: str) -> str:
+        tasks = {task: config.model_dump(mode="json") for task, config in self.config.evaluation.items()}
+        inputs = lineage.inputs_of(tasks, None, {}, self.hasher)
+        weights = sorted(item["sha256"] for item in self.artifacts[name]["outputs"])
+        return lineage.digest([lineage.fingerprint(lineage.relevant(self.config, tasks), inputs), weights])
+
+    # ---- what is written -------------------------------------------------------------------------------------------
+
+    def _write_lineage(self) -> None:
+        value = {"recipe": self.config.name, "seed": self.config.seed, "artifacts": self.artifacts}
+        files.write_json(self.directory / "lineage.json", value)
+
+    def _write_summary(self) -> dict[str, Any]:
+        ordered = {name: self.summaries[name] for name in ("base", *self.config.stages) if name in self.summaries}
+        value = summary.summarise(self.config, self.directory, ordered, lineage.environment())
+        files.write_json(self.directory / "summary.json", value)
+        return value
+
+    def result(self) -> tuple[dict[str, Any], Path | None]:
+        """Write ``summary.json`` and the report; the content of the one and the place of the other."""
+        if self.ranks.main:
+            self._write_summary()
+            from trivium.report import build
+
+            build(self.directory)
+        self.ranks.barrier()
+        report = self.directory / "report.html"
+        return files.read_json(self.directory / "summary.json"), report if report.is_file() else None
+
+
+def evaluate_model(
+    config: "RecipeConfig",
+    name: str,
+    stage: Any,
+    folder: Path,
+    models: dict[str, Path],
+    model: Path,
+    shown: progress.Progress,
+) -> dict[str, Any]:
+    """The content of ``evaluation.json`` for one model directory."""
+    from trivium.evaluation.evaluate import evaluate_stage
+    from trivium.stages import StageContext
+
+    folder.mkdir(parents=True, exist_ok=True)
+    context = StageContext(name=name, config=stage, recipe=config, directory=folder, models=models, progress=shown)
+    return evaluate_stage(context, model)
+
+
+@contextlib.contextmanager
+def disk_errors() -> Iterator[None]:
+    """A full disk, in whatever words a library says it, is one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if files.is_disk_full(error):
+            raise files.disk_full(getattr(error, "filename", None)) from error
+        raise
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

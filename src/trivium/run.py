@@ -1,0 +1,155 @@
+"""A recipe from its first stage to its report, and the evaluation of what a run, or anybody, has trained.
+
+Nothing heavy is imported here: ``import trivium`` and ``trivium --help`` come through this module.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trivium.errors import UserError
+
+if TYPE_CHECKING:
+    from trivium.config import RecipeConfig
+    from trivium.recipe import Overrides
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: where it lies, its numbers (the content of ``summary.json``) and its report."""
+
+    directory: Path
+    summary: dict[str, Any]
+    report: Path | None
+
+
+def run(
+    recipe: "str | Path | RecipeConfig" = "primer",
+    overrides: "Overrides" = None,
+    directory: str | Path | None = None,
+    *,
+    stages: Sequence[str] | None = None,
+    fresh: bool = False,
+    quiet: bool = False,
+) -> RunResult:
+    """Run a recipe's stages in order, evaluate after each and build the report.
+
+    A stage that finished and whose settings and inputs are as they were is skipped; one that was cut is resumed; one
+    that has changed is run again, and its old files are moved into ``old/`` of the run directory.
+
+    Args:
+        recipe: a shipped recipe, a YAML file, a run directory, or a configuration object.
+        overrides: ``{"rl.steps": 50}``, or ``["rl.steps=50"]`` as on the command line.
+        directory: where the run lies; ``runs/NAME`` unless told, or the run directory given as ``recipe``.
+        stages: run only these stages (names), each from the finished ones before it.
+        fresh: move a run that lies there aside (``NAME.old-N``) and begin anew.
+        quiet: only notes and the line at the end of a stage are printed.
+
+    Raises:
+        UserError: one sentence that says what is wrong, where, and what to do.
+
+    >>> result = trivium.run("primer", {"rl.steps": 50})  # doctest: +SKIP
+    >>> result.summary["stages"]["rl"]["evaluation"]["problems"]["accuracy"]  # doctest: +SKIP
+    0.97
+    """
+    from trivium.pipeline import Pipeline
+
+    config = _configure(recipe, overrides)
+    place = _place(recipe, config, directory)
+    with Pipeline.open(config, place, fresh, quiet) as pipeline:
+        pipeline.check(stages)
+        if stages is None:
+            pipeline.evaluate_base()
+        for name in config.stages:
+            if stages is None or name in stages:
+                pipeline.advance(name)
+        return RunResult(place, *pipeline.result())
+
+
+def stages_of_kind(recipe: "str | Path | RecipeConfig", kind: str, overrides: "Overrides" = None) -> list[str]:
+    """Names of the stages of one kind; a recipe without one is a UserError."""
+    config = _configure(recipe, overrides)
+    found = [name for name, stage in config.stages.items() if stage.kind == kind]
+    if not found:
+        kinds = ", ".join(f"{name} ({stage.kind})" for name, stage in config.stages.items())
+        raise UserError(f"recipe {config.name} has no stage of kind {kind}; its stages are {kinds}")
+    return found
+
+
+def evaluate(
+    place: str | Path,
+    overrides: "Overrides" = None,
+    recipe: "str | Path | RecipeConfig | None" = None,
+    directory: str | Path | None = None,
+    *,
+    stages: Sequence[str] | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Evaluate the models of a run again, or a model directory on the tasks of ``recipe``.
+
+    Returns the tasks' numbers without single answers, by stage; a model directory counts as one stage. The whole is in
+    ``evaluation.json``: of the stage, or for a model in ``directory`` (``runs/evaluations/NAME`` unless told).
+    """
+    if (Path(place) / "recipe.yaml").is_file():
+        if recipe is not None:
+            raise UserError(
+                f"{place} is a run and has its own recipe; leave --recipe out, or name a model directory in it"
+            )
+        return _evaluate_run(Path(place), overrides, stages, quiet)
+    if recipe is None:
+        raise UserError(
+            f"{place} is no run directory; to evaluate a model, name the recipe with the tasks: --recipe NAME"
+        )
+    from trivium import files, progress, summary
+    from trivium.pipeline import disk_errors, evaluate_model
+
+    config = _configure(recipe, overrides)
+    name = Path(str(place)).resolve().name
+    folder = Path(directory) if directory is not None else Path("runs") / "evaluations" / name
+    shown = progress.make(quiet)
+    try:
+        with disk_errors():
+            evaluation = evaluate_model(config, name, None, folder, {}, Path(place), shown)
+            files.write_json(folder / "evaluation.json", evaluation)
+    finally:
+        shown.close()
+    return {name: summary.without_results(evaluation)}
+
+
+def _evaluate_run(place: Path, overrides: "Overrides", stages: Sequence[str] | None, quiet: bool) -> dict[str, Any]:
+    from trivium.lineage import changed
+    from trivium.pipeline import Pipeline
+    from trivium.recipe import load
+
+    config, before = load(place, overrides), load(place)
+    touched = changed(before.model_dump(mode="json"), config.model_dump(mode="json"))
+    if other := [line for line in touched if not line.startswith("evaluation.")]:
+        raise UserError(
+            f"`trivium eval` of a run changes only its evaluation, not {other[0]}; use `trivium run` for that"
+        )
+    with Pipeline.open(config, place, fresh=False, quiet=quiet) as pipeline:
+        pipeline.check(stages)
+        chosen = [name for name in stages or config.stages if name in pipeline.models()]
+        if not chosen:
+            raise UserError(f"{place} has no finished stage to evaluate; `trivium run {place}` finishes it")
+        for name in chosen:
+            pipeline.evaluate(name, again=True)
+        numbers, _ = pipeline.result()
+    return {name: numbers["stages"][name].get("evaluation", {}) for name in chosen}
+
+
+def _configure(recipe: "str | Path | RecipeConfig", overrides: "Overrides") -> "RecipeConfig":
+    from trivium.recipe import apply_overrides, load, resolve, to_dict
+
+    if isinstance(recipe, str | Path):
+        return load(recipe, overrides)
+    return resolve(apply_overrides(to_dict(recipe), overrides, recipe.name), recipe.name)
+
+
+def _place(recipe: "str | Path | RecipeConfig", config: "RecipeConfig", directory: str | Path | None) -> Path:
+    if directory is not None:
+        return Path(directory)
+    if isinstance(recipe, str | Path) and (Path(recipe) / "recipe.yaml").is_file():
+        return Path(recipe)
+    return Path("runs") / config.name

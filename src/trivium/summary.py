@@ -1,0 +1,105 @@
+"""``summary.json``: what the stages cost and reached, as data, and the line that is printed at the end of each."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trivium.files import read_json
+from trivium.progress import clock, short
+
+if TYPE_CHECKING:
+    from trivium.config import RecipeConfig
+
+
+def without_results(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The tasks of an ``evaluation.json`` without the single answers."""
+    tasks = evaluation.get("tasks", {})
+    return {task: {key: value for key, value in numbers.items() if key != "results"} for task, numbers in tasks.items()}
+
+
+def summarise(
+    recipe: "RecipeConfig", directory: Path, stages: Mapping[str, dict[str, Any]], environment: dict[str, Any]
+) -> dict[str, Any]:
+    """The whole of ``summary.json`` from the summaries of the finished stages, in the order of the recipe."""
+    seconds = sum(stage.get("seconds", 0.0) + stage.get("evaluation_seconds", 0.0) for stage in stages.values())
+    return {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "stages": dict(stages),
+        "comparisons": _comparisons(recipe, directory, list(stages)),
+        "seconds": seconds,
+        "environment": environment,
+    }
+
+
+def _comparisons(recipe: "RecipeConfig", directory: Path, stages: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Per task, each stage against the one before it: the difference in accuracy with its paired interval."""
+    evaluations = {name: read_json(directory / name / "evaluation.json") for name in stages}
+    present = [name for name in stages if evaluations[name]]
+    return {
+        task: [
+            comparison
+            for before, after in pairwise(present)
+            if (comparison := _compare(recipe, task, (before, after), evaluations)) is not None
+        ]
+        for task in recipe.evaluation
+    }
+
+
+def _compare(
+    recipe: "RecipeConfig", task: str, names: tuple[str, str], evaluations: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    from trivium.evaluation.intervals import paired_bootstrap
+
+    threshold = recipe.evaluation[task].threshold
+    first, second = (_right_by_id(evaluations[name], task, threshold) for name in names)
+    shared = [item for item in first if item in second]
+    if not shared:
+        return None
+    difference = paired_bootstrap([first[item] for item in shared], [second[item] for item in shared], recipe.seed)
+    return {
+        "from": names[0],
+        "to": names[1],
+        "n": len(shared),
+        "difference": difference.estimate,
+        "low": difference.low,
+        "high": difference.high,
+    }
+
+
+def _right_by_id(evaluation: Mapping[str, Any], task: str, threshold: float) -> dict[str, float]:
+    """1.0 or 0.0 per prompt; one that could not be judged (``infra_error``) is left out, it is no wrong answer."""
+    results = evaluation.get("tasks", {}).get(task, {}).get("results", [])
+    return {item["id"]: float(item["score"] >= threshold) for item in results if item["status"] != "infra_error"}
+
+
+def stage_line(name: str, summary: Mapping[str, Any], before: tuple[str, Mapping[str, Any]] | None = None) -> str:
+    """What a stage did, what it cost and what improved over the stage ``before`` (its name and summary).
+
+    >>> stage_line("sft", {"steps": 300, "tokens": 1_200_000, "seconds": 41.2,
+    ...     "metric": {"name": "loss", "value": 0.5, "better": "lower"},
+    ...     "evaluation": {"add": {"accuracy": 0.57, "low": 0.53, "high": 0.61}}})
+    'sft: 300 steps, 1.2M tokens in 41 s; loss 0.5; add 57.0% [53.0, 61.0]'
+    """
+    cost = [
+        f"{summary['steps']} steps" if "steps" in summary else "",
+        f"{short(summary['tokens'])} tokens" if summary.get("tokens") else "",
+    ]
+    parts = [f"{name}: {', '.join(part for part in cost if part)} in {clock(summary.get('seconds', 0.0))}"]
+    if metric := summary.get("metric"):
+        parts.append(f"{metric['name']} {metric['value']:.4g}")
+    for task, numbers in summary.get("evaluation", {}).items():
+        if numbers.get("accuracy") is not None:
+            parts.append(_task_text(task, numbers, before))
+    return "; ".join(parts)
+
+
+def _task_text(task: str, numbers: Mapping[str, Any], before: tuple[str, Mapping[str, Any]] | None) -> str:
+    text = f"{task} {numbers['accuracy']:.1%}"
+    if numbers.get("low") is not None and numbers.get("high") is not None:
+        text += f" [{100 * numbers['low']:.1f}, {100 * numbers['high']:.1f}]"
+    earlier = before[1].get("evaluation", {}).get(task, {}).get("accuracy") if before else None
+    if before and earlier is not None:
+        text += f", {100 * (numbers['accuracy'] - earlier):+.1f} points over {before[0]}"
+    return text

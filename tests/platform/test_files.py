@@ -1,0 +1,62 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from trivium import files, lineage
+from trivium.errors import UserError
+
+
+def test_write_replaces_whole_files_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    place = tmp_path / "folder" / "x.json"
+    files.write_json(place, {"a": 1})
+    files.write_json(place, {"a": [2]})
+    assert files.read_json(place) == {"a": [2]}
+    assert os.listdir(place.parent) == ["x.json"]
+    assert files.read_json(tmp_path / "absent.json") is None
+
+
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "x.txt"
+    files.write_text(place, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"disk is full while writing .*x\.txt"):
+        files.write_text(place, "new")
+    assert place.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_set_aside_never_overwrites(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / "sft").mkdir()
+        (tmp_path / "sft" / "n").write_text(str(number))
+        files.set_aside(tmp_path / "sft", tmp_path / "old" / "sft")
+    assert [(tmp_path / "old" / f"sft-{n}" / "n").read_text() for n in (1, 2)] == ["1", "2"]
+
+
+def test_fingerprint_goes_by_content_not_by_place(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("same")
+    (tmp_path / "b").write_text("same")
+    (tmp_path / "c").write_text("other")
+    one, two, three = (lineage.Hasher().files("data", tmp_path / name) for name in "abc")
+    assert lineage.fingerprint({}, one) == lineage.fingerprint({}, two) != lineage.fingerprint({}, three)
+    assert lineage.fingerprint({"x": 1, "y": 2}, one) == lineage.fingerprint({"y": 2, "x": 1}, one)
+
+
+def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "a"
+    place.write_text("text")
+    recorded = {"artifacts": {"s": {"inputs": lineage.records(lineage.Hasher().files("data", place))}}}
+    monkeypatch.setattr(lineage, "sha256", lambda path: pytest.fail("read again"))
+    assert lineage.Hasher(recorded).files("data", place)[0].sha256 == files_hash("text")
+
+
+def files_hash(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
