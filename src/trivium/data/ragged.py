@@ -1,0 +1,109 @@
+"""Ragged training batches: token sequences or groups of responses, laid flat, with the places that carry loss."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trivium.data.records import TokenSequence
+from trivium.model.layout import Layout, ragged_layout
+
+
+@dataclass(frozen=True)
+class RaggedBatch:
+    """``tokens`` (T,) with their ``layout``; for each of the N targets, ``sources`` (N,): the flat place of the token
+    *before* it, whose hidden state predicts it, ``targets`` (N,) and ``sequences`` (N,): the number of its sequence."""
+
+    tokens: Tensor
+    layout: Layout
+    sources: Tensor
+    targets: Tensor
+    sequences: Tensor
+
+    def to(self, device: torch.device | str) -> "RaggedBatch":
+        return RaggedBatch(
+            self.tokens.to(device),
+            self.layout.to(device),
+            self.sources.to(device),
+            self.targets.to(device),
+            self.sequences.to(device),
+        )
+
+
+def _batch(
+    tokens: list[int], layout: Layout, sources: list[int], targets: list[int], sequences: list[int]
+) -> RaggedBatch:
+    return RaggedBatch(
+        torch.tensor(tokens, dtype=torch.long),
+        layout,
+        torch.tensor(sources, dtype=torch.long),
+        torch.tensor(targets, dtype=torch.long),
+        torch.tensor(sequences, dtype=torch.long),
+    )
+
+
+def batch_sequences(sequences: Sequence[TokenSequence]) -> RaggedBatch:
+    """A batch of independent sequences. What follows the last loss token is dropped, and so is that token as an input.
+
+    >>> batch = batch_sequences([TokenSequence((5, 6, 7, 8, 9), (False, False, True, True, False))])
+    >>> batch.tokens.tolist(), batch.sources.tolist(), batch.targets.tolist()
+    ([5, 6, 7], [1, 2], [7, 8])
+    """
+    tokens: list[int] = []
+    lengths, sources, targets, numbers = [], [], [], []
+    for number, sequence in enumerate(sequences):
+        places = [place for place, carries in enumerate(sequence.loss_mask) if carries and place]
+        used = places[-1] if places else 1
+        start = len(tokens)
+        tokens.extend(sequence.tokens[:used])
+        lengths.append(used)
+        sources.extend(start + place - 1 for place in places)
+        targets.extend(sequence.tokens[place] for place in places)
+        numbers.extend([number] * len(places))
+    return _batch(tokens, ragged_layout(lengths), sources, targets, numbers)
+
+
+def batch_groups(groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], share: bool = True) -> RaggedBatch:
+    """A batch of groups (prompt, responses); every response token is a target. ``share`` holds each prompt once.
+
+    >>> batch = batch_groups([([1, 2], [[3, 4], [5]])])
+    >>> batch.tokens.tolist(), batch.sources.tolist(), batch.targets.tolist(), batch.sequences.tolist()
+    ([1, 2, 3], [1, 2, 1], [3, 4, 5], [0, 0, 1])
+    """
+    if not share:
+        groups = [(prompt, [response]) for prompt, responses in groups for response in responses]
+    tokens: list[int] = []
+    lengths, prefixes, sources, targets, numbers = [], [], [], [], []
+    number = 0
+    for prompt, responses in groups:
+        tokens.extend(prompt)
+        last = len(tokens) - 1
+        prefixes.append((len(prompt), len(responses)))
+        for response in responses:
+            start = len(tokens)
+            tokens.extend(response[:-1])
+            lengths.append(len(response) - 1)
+            sources.append(last)
+            sources.extend(range(start, start + len(response) - 1))
+            targets.extend(response)
+            numbers.extend([number] * len(response))
+            number += 1
+    return _batch(tokens, ragged_layout(lengths, prefixes), sources, targets, numbers)
+
+
+def micro_batches(sizes: Sequence[int], budget: int) -> list[list[int]]:
+    """Consecutive items grouped so that no group holds more than ``budget`` tokens, unless one item alone does.
+
+    >>> micro_batches([3, 3, 5, 9], 8)
+    [[0, 1], [2], [3]]
+    """
+    batches: list[list[int]] = []
+    filled = budget + 1
+    for index, size in enumerate(sizes):
+        if filled + size > budget:
+            batches.append([])
+            filled = 0
+        batches[-1].append(index)
+        filled += size
+    return batches

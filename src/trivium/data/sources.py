@@ -1,0 +1,137 @@
+"""From a recipe's sources to records: documents, conversations, prompts.
+
+A source is "primer" (the embedded world), a file, a folder, or the name of a hub data set; the same fields are read
+from each. Rows become records by field names, by an explicit field map, or by a named adapter.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from trivium.config import RecipeConfig, SourceConfig
+from trivium.data import e2e, fields, files
+from trivium.data.files import Row
+from trivium.data.records import Conversation, Document, Prompt
+from trivium.errors import UserError
+
+Record = TypeVar("Record", Document, Conversation, Prompt)
+
+ADAPTERS = {"e2e": e2e}
+# Content is hashed up to this size; larger files are known by size and time of change.
+_HASHED_BYTES = 64 * 2**20
+
+
+def read_rows(
+    config: SourceConfig, base: Path | None = None, recipe: RecipeConfig | None = None, part: str = "corpus"
+) -> Iterator[Row]:
+    """Raw rows of a source, streamed, at most ``config.limit`` of them.
+
+    ``base`` is what relative paths start from (default: the working directory); ``recipe`` gives the primer its seed
+    and settings; ``part`` is the primer's part where the source names none.
+    """
+    return islice(_rows(config, base, recipe, part), config.limit)
+
+
+def documents(configs: Sequence[SourceConfig], recipe: RecipeConfig, base: Path | None = None) -> Iterator[Document]:
+    """Documents of all sources, one source after the other, streamed. UserError at the end of one without any."""
+    for config in configs:
+        yield from _records(config, recipe, base, "corpus", fields.document, "documents")
+
+
+def conversations(
+    configs: Sequence[SourceConfig], recipe: RecipeConfig, base: Path | None = None
+) -> list[list[Conversation]]:
+    """Conversations, one list a source (see ``mixture.batch_indices``). UserError for a source without any."""
+    return [
+        list(_records(config, recipe, base, "demonstrations", fields.conversation, "conversations"))
+        for config in configs
+    ]
+
+
+def prompts(configs: Sequence[SourceConfig], recipe: RecipeConfig, base: Path | None = None) -> list[list[Prompt]]:
+    """Prompts, one list a source (see ``mixture.batch_indices``). UserError for a source without any."""
+    return [list(_records(config, recipe, base, "problems", fields.prompt, "prompts")) for config in configs]
+
+
+def fingerprint(configs: Sequence[SourceConfig], recipe: RecipeConfig, base: Path | None = None) -> str:
+    """Changes when the sources or what they read changes (a hub data set is known by its name alone)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for config in configs:
+        digest.update(config.model_dump_json().encode())
+        if config.source == "primer":
+            digest.update(f"{recipe.seed} {recipe.primer.model_dump_json()}".encode())
+            continue
+        path = _local(config, base)
+        # An adapter may read more than the files of the split.
+        chosen = [] if path is None else files.data_files(path, None if config.adapter else config.split)[0]
+        for file in chosen:
+            digest.update(_file_state(file).encode())
+    return digest.hexdigest()
+
+
+def _file_state(path: Path) -> str:
+    status = path.stat()
+    if status.st_size > _HASHED_BYTES:
+        return json.dumps([path.name, status.st_size, status.st_mtime_ns])
+    return json.dumps([path.name, hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()])
+
+
+def _records(
+    config: SourceConfig,
+    recipe: RecipeConfig,
+    base: Path | None,
+    part: str,
+    convert: Callable[[Row, dict[str, str]], Record],
+    what: str,
+) -> Iterator[Record]:
+    """Records of one source, limited, and never none."""
+    if config.adapter is None:
+        if config.options:
+            raise UserError(f"{config.source}: options are for an adapter, and none is named: name one or remove them")
+        records: Iterator[Record] = (convert(row, config.fields) for row in _rows(config, base, recipe, part))
+    elif config.adapter in ADAPTERS:
+        path = _local(config, base)
+        records = getattr(ADAPTERS[config.adapter], what)(config, path)
+    else:
+        raise UserError(f"{config.source}: no adapter {config.adapter!r}; there is {', '.join(ADAPTERS)}")
+    count = 0
+    for record in islice(records, config.limit):
+        count += 1
+        yield record
+    if not count:
+        split = f" (split {config.split})" if config.split else ""
+        raise UserError(f"{config.source}{split} holds no {what}: check the source, its split and its files")
+
+
+def _rows(config: SourceConfig, base: Path | None, recipe: RecipeConfig | None, part: str) -> Iterator[Row]:
+    """All raw rows of a source."""
+    if config.source == "primer":
+        from trivium import primer
+
+        if recipe is None:
+            raise ValueError("the primer needs the recipe for its seed and settings")
+        chosen, split = config.part or part, config.split or "train"
+        rows = primer.rows(chosen, split, recipe.primer, recipe.seed)
+        for number, row in enumerate(rows, 1):
+            yield Row(row, f"primer {chosen} ({split}), row {number}")
+        return
+    path = _local(config, base)
+    if path is None:
+        yield from files.read_hub(config.source, config.part, config.split or "train")
+        return
+    if config.part is not None:
+        raise UserError(f"{config.source}: part is for the primer and the hub, not for files: remove part")
+    yield from files.read_path(path, config.split)
+
+
+def _local(config: SourceConfig, base: Path | None) -> Path | None:
+    """The file or folder that a source names; None if it can only be a hub data set."""
+    path = (base or Path()) / Path(config.source).expanduser()
+    if path.exists():
+        return path
+    if files.looks_like_hub_name(config.source):
+        return None
+    raise UserError(f"{config.source}: there is no such file or folder: check the path (it starts from {path.parent})")

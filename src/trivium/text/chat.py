@@ -1,0 +1,186 @@
+"""Chat templates and the loss mask of fine-tuning.
+
+The template is the one saved with the model, so what is trained is what transformers or vLLM will send. Three promises:
+
+* **Prefix-preserving.** The ids of ``messages[:i]`` with the generation prompt are an exact prefix of the ids of the
+  whole conversation. The policy is trained on exactly the context in which it will be asked. Our own template keeps
+  this for any content; where a foreign one does not, UserError names the message (Qwen3's, for one, writes an empty
+  think block into the last answer only, which breaks conversations of several turns).
+* **Content is text.** A message that spells "<|stop|>" does not end a turn: special tokens come from the template
+  alone. This holds for foreign templates too (tokens that their tokenizer marks as special). Added tokens that are not
+  special, such as Qwen's "<think>", are taken as the tokenizer takes them: demonstrations need them.
+* **The stop token is trained**, and nothing that the template adds after it (a line break, say).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+
+from trivium.data.records import Conversation, Message, TokenSequence
+from trivium.errors import UserError
+from trivium.text.tokenizer import Tokenizer
+
+# Unicode noncharacters: no text should hold them, and 32 to choose from where one does.
+_GUARDS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+# Some templates print the date. A run must give the same ids tomorrow, so the date stands still.
+_TODAY = date(2025, 1, 1)
+
+
+def render(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[int]:
+    """The ids of ``messages`` in the tokenizer's chat template.
+
+    Equal to ``apply_chat_template`` of transformers, except for content that spells a special token, which stays text.
+    Raises UserError if there is no template or it refuses the messages.
+    """
+    texts, guard = _guarded(tokenizer, messages)
+    return _render_guarded(tokenizer, texts, guard, add_generation_prompt)
+
+
+def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """The ids after which the policy answers: ``messages`` and the generation prompt."""
+    return render(tokenizer, messages, add_generation_prompt=True)
+
+
+def training_sequence(tokenizer: Tokenizer, conversation: Conversation) -> TokenSequence:
+    """The ids of a conversation, and loss on what the assistant says, its stop token included.
+
+    With our template, user "hi" and assistant "yo", one token each::
+
+        token   <|user|>  hi  <|stop|>  <|assistant|>  yo    <|stop|>
+        loss    -         -   -         -              True  True
+
+    An empty answer trains its stop token. Raises UserError if there is no assistant message, or if the template does
+    not preserve prefixes or does not end the turn with a stop token; the message is named.
+    """
+    messages = conversation.messages
+    texts, guard = _guarded(tokenizer, messages)
+    whole = _render_guarded(tokenizer, texts, guard, False)
+    mask = [False] * len(whole)
+    for index, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        name = f"message {index + 1} (assistant)"
+        start = len(_render_guarded(tokenizer, texts[:index], guard, True, whole, name))
+        is_last = index + 1 == len(texts)
+        upto = whole if is_last else _render_guarded(tokenizer, texts[: index + 1], guard, False)
+        stop = next((i for i in range(start, len(upto)) if upto[i] in tokenizer.stop_token_ids), None)
+        if stop is None:
+            known = ", ".join(tokenizer.decode([i], skip_special=False) for i in tokenizer.stop_token_ids)
+            raise UserError(
+                f"the chat template does not end {name} with a stop token ({known}): name the token that ends a turn "
+                "as eos_token in tokenizer_config.json or as eos_token_id in generation_config.json"
+            )
+        # What the template writes after the stop token may depend on what follows; what is trained may not.
+        if whole[: stop + 1] != upto[: stop + 1]:
+            raise _not_prefix(name)
+        mask[start : stop + 1] = [True] * (stop + 1 - start)
+    if not any(mask):
+        raise UserError("a conversation has no assistant message to learn from: check the data or its field map")
+    return TokenSequence(tuple(whole), tuple(mask))
+
+
+def _not_prefix(name: str) -> UserError:
+    return UserError(
+        f"the chat template does not preserve prefixes: {name} is not rendered the same in the whole conversation as "
+        "when it is answered; use conversations with one assistant message, without leading line breaks, or a "
+        "template that writes every turn alike"
+    )
+
+
+def _render_guarded(
+    tokenizer: Tokenizer,
+    texts: Sequence[dict[str, str]],
+    guard: str,
+    add_generation_prompt: bool,
+    whole: list[int] | None = None,
+    name: str = "",
+) -> list[int]:
+    """Ids of messages whose content is guarded; checked to be a prefix of ``whole`` where that is given."""
+    if tokenizer.chat_template is None:
+        raise UserError(
+            "the tokenizer has no chat template, so messages cannot be written for it: start from a model that has "
+            "one (often called instruct), or put chat_template into tokenizer_config.json"
+        )
+    template = _compile(tokenizer.chat_template)
+    try:
+        text = template.render(
+            messages=list(texts),
+            add_generation_prompt=add_generation_prompt,
+            tools=None,
+            documents=None,
+            **tokenizer.special_names(),
+        )
+    except jinja2.TemplateError as error:
+        raise UserError(f"the chat template refuses the messages: {error.message}") from None
+    except TypeError as error:
+        raise UserError(f"the chat template cannot write the messages ({error}): check their fields") from None
+    ids = tokenizer.encode_rendered(text, guard)
+    if whole is not None and whole[: len(ids)] != ids:
+        raise _not_prefix(name)
+    return ids
+
+
+def _guarded(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[dict[str, str]], str]:
+    """Messages as mappings, with a guard character inside every special token that their content spells.
+
+    Guarding, unlike encoding the content apart, leaves the template free to trim, split and search it.
+    """
+    pattern = tokenizer.special_pattern
+    guard = ""
+    if any(pattern.search(message.content) for message in messages):
+        joined = "".join(message.content for message in messages)
+        free = [character for character in _GUARDS if character not in joined]
+        if not free:
+            raise UserError("a conversation holds all Unicode noncharacters U+FDD0 to U+FDEF: remove them")
+        guard = free[0]
+
+    def guarded(content: str) -> str:
+        return pattern.sub(lambda match: match[0][0] + guard + match[0][1:], content) if guard else content
+
+    return [{"role": message.role, "content": guarded(message.content)} for message in messages], guard
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """Some templates wrap the assistant's words in a ``generation`` tag: its body is what it means here."""
+
+    tags = {"generation"}  # noqa: RUF012 - as the base class declares it
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+@lru_cache(maxsize=16)
+def _compile(source: str) -> jinja2.Template:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _GenerationTag]
+    )
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = _strftime
+    environment.filters["tojson"] = _tojson
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateError as error:
+        raise UserError(
+            f"the chat template is not valid jinja ({error.message}): repair tokenizer_config.json"
+        ) from None
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+_strftime: Callable[[str], str] = _TODAY.strftime
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    # jinja's own filter escapes for HTML, which would change the text.
+    return json.dumps(value, ensure_ascii=False, indent=indent)
