@@ -1,0 +1,169 @@
+"""The engine: continuous batching of requests over a key-value cache, through the very modules that are trained."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trivium.errors import UserError
+from trivium.generation.cache import FillCache, KVCache, StepAttention
+from trivium.generation.sampling import SamplingSettings, draw, uniforms
+from trivium.generation.scheduler import Active, Completion, Request, Scheduler
+from trivium.model.decoder import Decoder
+from trivium.model.layout import ragged_layout
+
+OnToken = Callable[[Request, Completion, int], None]  # called for every token, as it is drawn
+
+
+class Engine:
+    """Generates with ``decoder``; holds no copy of its weights, so a training step shows in the next token.
+
+    ``slots`` bounds the responses at work at a time (the cache grows with it), ``prefill_tokens`` the prompt tokens of one
+    forward pass. ``decode`` turns token ids into text and is needed for stop strings alone. ``version`` counts the weight
+    updates and is written on every completion. ``autocast`` is the compute type (None: that of the weights).
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        slots: int = 256,
+        prefill_tokens: int = 16384,
+        decode: Callable[[list[int]], str] | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.decoder, self.slots, self.prefill_tokens, self.decode = decoder, slots, prefill_tokens, decode
+        self.autocast = autocast
+        self.version = 0
+        self.cache: KVCache | None = None
+
+    def generate(
+        self, requests: Sequence[Request], settings: SamplingSettings, seed: int = 0, on_token: OnToken | None = None
+    ) -> list[list[Completion]]:
+        """The completions of each request, in the order asked, ``request.responses`` for each.
+
+        Raises UserError for an empty prompt, one that leaves no room in the context, and stop strings without ``decode``.
+        """
+        self._check(requests, settings)
+        context = self.decoder.config.context_length
+        scheduler = Scheduler(requests, settings, seed, self.slots, context, self.version)
+        device = self.decoder.embedding.weight.device
+        cache = self._cache(scheduler, device)
+        training = self.decoder.training
+        self.decoder.eval()
+        enabled = self.autocast is not None
+        try:
+            with torch.inference_mode(), torch.autocast(device.type, self.autocast or torch.bfloat16, enabled=enabled):
+                while scheduler.waiting or scheduler.active:
+                    admitted = scheduler.admit()
+                    first = len(scheduler.active) - sum(map(len, admitted))
+                    for groups in self._portions(admitted):
+                        logits = self._prefill(groups, first, cache)
+                        first += sum(map(len, groups))
+                        self._take([item for group in groups for item in group], logits, settings, on_token)
+                    self._release(scheduler, cache)
+                    if scheduler.active:
+                        self._take(scheduler.active, self._step(scheduler.active, cache), settings, on_token)
+                        self._release(scheduler, cache)
+        finally:
+            self.decoder.train(training)
+        return scheduler.completions
+
+    def _check(self, requests: Sequence[Request], settings: SamplingSettings) -> None:
+        context = self.decoder.config.context_length
+        for request in requests:
+            if not request.prompt:
+                raise UserError(f"request {request.id}: the prompt is empty; give at least one token")
+            if len(request.prompt) >= context:
+                raise UserError(
+                    f"request {request.id}: the prompt has {len(request.prompt)} tokens and the model's context "
+                    f"{context}; shorten the prompt or use a model with a longer context"
+                )
+        if settings.stop_strings and self.decode is None:
+            raise UserError("stop strings need a tokenizer: make the engine with `decode`")
+
+    def _cache(self, scheduler: Scheduler, device: torch.device) -> KVCache:
+        groups = scheduler.waiting
+        length = max((item.length + item.limit for group in groups for item in group), default=1)
+        slots = min(self.slots, sum(map(len, groups)))
+        cache = self.cache
+        if cache is None or cache.slots < slots or cache.length < length or cache.keys[0].device != device:
+            self.cache = cache = None  # free the old one before the new one is taken
+            dtype = self.autocast or self.decoder.embedding.weight.dtype
+            self.cache = cache = KVCache(self.decoder.config, slots, length, device, dtype)
+        return cache
+
+    def _portions(self, groups: list[list[Active]]) -> list[list[list[Active]]]:
+        portions: list[list[list[Active]]] = []
+        filled = 0
+        for group in groups:
+            size = len(group[0].request.prompt)
+            if not portions or filled + size > self.prefill_tokens:
+                portions.append([])
+                filled = 0
+            portions[-1].append(group)
+            filled += size
+        return portions
+
+    def _prefill(self, groups: list[list[Active]], first: int, cache: KVCache) -> Tensor:
+        """Run each group's prompt once, store it for every response; logits (responses, vocabulary) of the next token."""
+        device = self.decoder.embedding.weight.device
+        # rows of a layout are sorted by length, so prompts are handed over in that order and rows count up
+        order = sorted(range(len(groups)), key=lambda index: len(groups[index][0].request.prompt))
+        row_of = {index: row for row, index in enumerate(order)}
+        prompts = [groups[index][0].request.prompt for index in order]
+        layout = ragged_layout([len(prompt) for prompt in prompts]).to(device)
+        tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)
+        rows = [row_of[index] for index, group in enumerate(groups) for _ in group]
+        slots = torch.arange(first, first + len(rows), device=device)
+        places = torch.tensor(rows, device=device)
+        last = torch.tensor([len(prompt) for prompt in prompts], device=device).cumsum(0) - 1
+
+        def head(hidden: Tensor, weight: Tensor) -> Tensor:
+            return F.linear(hidden[last], weight)[places]
+
+        return self.decoder(tokens, layout.positions, FillCache(layout, cache, slots, places), head)  # type: ignore[no-any-return]
+
+    def _step(self, active: list[Active], cache: KVCache) -> Tensor:
+        """Logits (responses, vocabulary) after the newest token of every response at work."""
+        device = self.decoder.embedding.weight.device
+        tokens = torch.tensor([item.completion.tokens[-1] for item in active], device=device)
+        lengths = torch.tensor([item.length for item in active], device=device)
+        longest = max(item.length for item in active) + 1
+        logits = self.decoder(tokens, lengths, StepAttention(cache, lengths, longest), F.linear)
+        for item in active:
+            item.length += 1
+        return logits  # type: ignore[no-any-return]
+
+    def _take(self, items: list[Active], logits: Tensor, settings: SamplingSettings, on_token: OnToken | None) -> None:
+        device = logits.device
+        keys = torch.tensor([item.key for item in items], device=device)
+        positions = torch.tensor([len(item.completion.tokens) for item in items], device=device)
+        tokens, log_probs = draw(logits, uniforms(keys, positions), settings)
+        for item, token, log_prob in zip(items, tokens.tolist(), log_probs.tolist(), strict=True):
+            completion = item.completion
+            completion.tokens.append(token)
+            completion.log_probs.append(log_prob)
+            if token in settings.stop_token_ids or self._stopped(completion, settings):
+                completion.finish_reason = "stop"
+            elif len(completion.tokens) >= item.limit:
+                completion.finish_reason = "length"
+            if on_token is not None:
+                on_token(item.request, completion, token)
+
+    def _stopped(self, completion: Completion, settings: SamplingSettings) -> bool:
+        if not settings.stop_strings:
+            return False
+        assert self.decode is not None
+        tail = max(map(len, settings.stop_strings)) + 8  # a token is at least one character of the text's end, or a byte
+        text = self.decode(completion.tokens[-4 * tail :])
+        return any(stop in text for stop in settings.stop_strings)
+
+    @staticmethod
+    def _release(scheduler: Scheduler, cache: KVCache) -> None:
+        source, target = scheduler.release()
+        if source:
+            longest = max(scheduler.active[slot].length for slot in target)
+            device: Any = cache.keys[0].device
+            cache.move(torch.tensor(source, device=device), torch.tensor(target, device=device), longest)

@@ -1,0 +1,89 @@
+"""Who is at work: requests wait in order, are admitted into free slots, and leave when they finish."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from trivium.generation.sampling import SamplingSettings
+from trivium.streams import stream_key
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt and how many responses to it are wanted.
+
+    ``id`` names the random stream: (seed, id, number of the response, position). ``max_new_tokens`` overrides the
+    settings of the batch.
+    """
+
+    prompt: tuple[int, ...]
+    id: str
+    responses: int = 1
+    max_new_tokens: int | None = None
+
+
+@dataclass
+class Completion:
+    """``tokens`` include the stop token when the finish reason is ``stop``; ``log_probs`` are as sampled."""
+
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    finish_reason: str = ""
+    weight_version: int = 0
+
+
+@dataclass
+class Active:
+    """A response being generated: ``length`` counts its tokens in the cache, ``key`` seeds its draws."""
+
+    request: Request
+    completion: Completion
+    key: int
+    limit: int
+    length: int
+
+
+class Scheduler:
+    """First come, first served, over ``slots`` slots; the responses of a request start together when they fit."""
+
+    def __init__(
+        self, requests: Sequence[Request], settings: SamplingSettings, seed: int, slots: int, context_length: int, version: int
+    ) -> None:
+        self.slots = slots
+        self.active: list[Active] = []
+        self.completions: list[list[Completion]] = []
+        self.waiting: deque[list[Active]] = deque()
+        for request in requests:
+            wanted = settings.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
+            limit = min(wanted, context_length - len(request.prompt))
+            group = [
+                Active(
+                    request,
+                    Completion(weight_version=version),
+                    stream_key(seed, "sampling", request.id, number),
+                    limit,
+                    len(request.prompt),
+                )
+                for number in range(request.responses)
+            ]
+            self.completions.append([response.completion for response in group])
+            self.waiting.extend(group[start : start + slots] for start in range(0, len(group), slots))
+
+    def admit(self) -> list[list[Active]]:
+        """Groups that start now; they take the next free slots in order."""
+        admitted = []
+        while self.waiting and len(self.active) + len(self.waiting[0]) <= self.slots:
+            group = self.waiting.popleft()
+            admitted.append(group)
+            self.active.extend(group)
+        return admitted
+
+    def release(self) -> tuple[list[int], list[int]]:
+        """Drop finished responses; the last ones at work move into their slots. Returns the slots moved (from, to)."""
+        remaining = sum(not item.completion.finish_reason for item in self.active)
+        holes = [slot for slot in range(remaining) if self.active[slot].completion.finish_reason]
+        movers = [slot for slot in range(remaining, len(self.active)) if not self.active[slot].completion.finish_reason]
+        for hole, mover in zip(holes, movers, strict=True):
+            self.active[hole] = self.active[mover]
+        del self.active[remaining:]
+        return movers, holes
