@@ -1,0 +1,45 @@
+"""What a stage is given, and how every stage opens and closes a model."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trivium.config import RecipeConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from trivium.model.decoder import Decoder
+    from trivium.text.tokenizer import Tokenizer
+
+
+@dataclass
+class StageContext:
+    """``directory`` is runs/NAME/STAGE, ``models`` the model directories of the finished stages before this one."""
+
+    name: str
+    config: Any
+    recipe: RecipeConfig
+    directory: Path
+    models: dict[str, Path] = field(default_factory=dict)
+    progress: Any = None
+
+
+def load_start(context: StageContext, init: str, device: "torch.device") -> "tuple[Decoder, Tokenizer]":
+    """Decoder and tokenizer of the earlier stage, directory or hub name ``init``."""
+    from trivium.model.huggingface import load_model
+    from trivium.text.tokenizer import Tokenizer
+
+    source = context.models.get(init, init)
+    return load_model(source, device=device), Tokenizer.load(source)
+
+
+def save_result(context: StageContext, decoder: "Decoder", tokenizer: "Tokenizer") -> None:
+    """Write STAGE/model/, whole, from the main rank."""
+    from trivium.model.huggingface import save_model
+    from trivium.training import distributed
+
+    whole = distributed.full_copy(decoder)
+    if distributed.is_main():
+        save_model(whole, context.directory / "model", tokenizer)
+    distributed.barrier()

@@ -1,0 +1,188 @@
+"""Groups of rollouts as the policy sees them: scoring under a decoder, advantages per token, the loss of a micro-batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trivium.config import RLConfig
+from trivium.data.ragged import RaggedBatch, batch_groups
+from trivium.feedback.rewards import overlong_penalty
+from trivium.generation.rollouts import Rollout
+from trivium.generation.sampling import SamplingSettings
+from trivium.model.attention import GridAttention
+from trivium.model.decoder import Decoder
+from trivium.model.head import token_log_probs
+from trivium.objectives.advantages import group_advantages, groups_without_spread, returns_to_go, whiten
+from trivium.objectives.kl import kl_estimate, kl_penalty
+from trivium.objectives.policy import policy_loss, token_weights
+from trivium.training import distributed
+from trivium.training.shares import own_micro_batches
+
+Group = list[Rollout]  # the rollouts of one prompt
+PerToken = list[list[Tensor]]  # group, rollout: (completion length,) float32 on the CPU
+
+
+def ragged_groups(groups: Sequence[Group], share: bool, device: torch.device) -> RaggedBatch:
+    """The groups laid flat; a rank without any takes part with one token, whose weight in the loss is 0."""
+    pairs = [(group[0].prompt_tokens, [rollout.completion_tokens for rollout in group]) for group in groups]
+    return batch_groups(pairs or [([0], [[0]])], share).to(device)
+
+
+def completion_log_probs(decoder: Decoder, batch: RaggedBatch, settings: SamplingSettings) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies (N,) of the completion tokens, under the settings they were sampled with."""
+
+    def head(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        rows = hidden[batch.sources]
+        return token_log_probs(rows, weight, batch.targets, settings.temperature, settings.top_k, settings.top_p)
+
+    return decoder(batch.tokens, batch.layout.positions, GridAttention(batch.layout), head)  # type: ignore[no-any-return]
+
+
+def group_tokens(group: Group) -> int:
+    return len(group[0].prompt_tokens) + sum(rollout.length for rollout in group)
+
+
+@torch.no_grad()
+def score_groups(
+    decoder: Decoder, groups: Sequence[Group], settings: SamplingSettings, config: RLConfig, device: torch.device
+) -> PerToken:
+    """Log-probabilities of every completion token under ``decoder``; ranks share the work and all get the whole."""
+    own: list[list[Tensor]] = []
+    for part in own_micro_batches([group_tokens(group) for group in groups], config.micro_batch_tokens):
+        chosen = [groups[item] for item in part]
+        batch = ragged_groups(chosen, config.shared_prompts, device)
+        flat = completion_log_probs(decoder, batch, settings)[0].cpu()
+        pieces = iter(flat.split([rollout.length for group in chosen for rollout in group] or [1]))
+        own += [[next(pieces) for _ in group] for group in chosen]
+    return distributed.gather_in_order(own, len(groups))
+
+
+def rewards_of(group: Group, config: RLConfig) -> list[float]:
+    """The rewards the advantage is taken from: the verifiers' sum and, when asked for, the penalty on long answers."""
+    if config.overlong != "penalty":
+        return [rollout.reward for rollout in group]
+    limit, window = config.sampling.max_new_tokens, config.overlong_window
+    return [rollout.reward + overlong_penalty(rollout.length, limit, window) for rollout in group]
+
+
+def spread(groups: Sequence[Group], config: RLConfig) -> list[bool]:
+    """Whether the rewards of each group differ, judged on the full group."""
+    rewards, numbers, valid = _flat(groups, config)
+    return (~groups_without_spread(rewards, numbers, valid)).tolist() if groups else []
+
+
+def _flat(groups: Sequence[Group], config: RLConfig) -> tuple[Tensor, Tensor, Tensor]:
+    rewards = torch.tensor([value for group in groups for value in rewards_of(group, config)])
+    numbers = torch.tensor([number for number, group in enumerate(groups) for _ in group])
+    valid = torch.tensor([rollout.status != "infra_error" for group in groups for rollout in group])
+    return rewards, numbers, valid
+
+
+def used_lengths(groups: Sequence[Group], config: RLConfig) -> list[int]:
+    """Tokens of each rollout that carry loss: none where there is no reward, or where truncated ones are masked."""
+    return [
+        0
+        if rollout.status == "infra_error" or (config.overlong == "mask" and rollout.finish_reason == "length")
+        else rollout.length
+        for group in groups
+        for rollout in group
+    ]
+
+
+def token_advantages(groups: Sequence[Group], reference: PerToken | None, config: RLConfig) -> PerToken:
+    """Advantages of every completion token, over all groups of the step (every rank computes the same).
+
+    With the KL in the reward, each token costs ``kl_coefficient`` times its detached k1. The group kinds subtract a
+    response's sum from its reward; ``batch_zscore`` (REINFORCE++) keeps it per token: the return from a token on is the
+    reward minus the KL still to come, normalised over all tokens of the batch.
+    """
+    rewards, numbers, valid = _flat(groups, config)
+    rollouts = [rollout for group in groups for rollout in group]
+    lengths = torch.tensor([rollout.length for rollout in rollouts])
+    owner = torch.repeat_interleave(torch.arange(len(rollouts)), lengths)
+    cost = torch.zeros(int(lengths.sum()))
+    if config.kl == "reward":
+        assert reference is not None
+        sampled = torch.tensor([value for rollout in rollouts for value in rollout.log_probs])
+        scored = torch.cat([piece for group in reference for piece in group])
+        cost = float(config.kl_coefficient or 0.0) * kl_estimate(sampled, scored, "k1")
+    if config.advantage == "batch_zscore":
+        used = torch.tensor(used_lengths(groups, config))[owner] > 0
+        flat = whiten(torch.where(used, rewards[owner], 0.0) - returns_to_go(cost, owner), used)
+    else:
+        rewards = rewards - torch.zeros(len(rollouts)).index_add_(0, owner, cost)
+        flat = group_advantages(rewards, numbers, str(config.advantage), valid)[owner]
+    pieces = iter(flat.split(lengths.tolist()))
+    return [[next(pieces) for _ in group] for group in groups]
+
+
+class Update:
+    """One minibatch of groups, ready to be cut: per-token weights come from all its sequences, so cuts do not matter."""
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        advantages: PerToken,
+        old: PerToken | None,
+        reference: PerToken | None,
+        config: RLConfig,
+        settings: SamplingSettings,
+        device: torch.device,
+    ) -> None:
+        self.config, self.settings, self.device = config, settings, device
+        self.in_loss = config.kl in ("k2", "k3")
+        lengths = torch.tensor(used_lengths(groups, config))
+        weights = token_weights(lengths, str(config.aggregation), config.sampling.max_new_tokens)
+        each = iter(weights.tolist())
+        self.weights = [[next(each) for _ in group] for group in groups]
+        # without spread and without a KL in the loss the gradient is exactly zero: no need to compute it
+        keep = [
+            index
+            for index in range(len(groups))
+            if self.in_loss or any(bool((piece != 0).any()) for piece in advantages[index])
+        ]
+        self.groups, self.weights = [groups[i] for i in keep], [self.weights[i] for i in keep]
+        self.advantages = [advantages[i] for i in keep]
+        self.old = None if old is None else [old[i] for i in keep]
+        self.reference = None if reference is None else [reference[i] for i in keep]
+        self.tokens = sum(group_tokens(group) for group in groups)
+
+    def micro_batches(self) -> list[list[int]]:
+        return own_micro_batches([group_tokens(group) for group in self.groups], self.config.micro_batch_tokens)
+
+    def loss(self, decoder: Decoder, part: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the groups ``part``: their share of the minibatch's sum."""
+        config = self.config
+        chosen = [self.groups[item] for item in part]
+        batch = ragged_groups(chosen, config.shared_prompts, self.device)
+        log_probs, _ = completion_log_probs(decoder, batch, self.settings)
+        lengths = [rollout.length for group in chosen for rollout in group] or [1]
+        each = torch.tensor([weight for item in part for weight in self.weights[item]] or [0.0])
+        weights = torch.repeat_interleave(each, torch.tensor(lengths)).to(self.device)
+        # strictly on-policy, the behaviour policy is this very forward pass: the ratio is 1 and no second pass is needed
+        old = log_probs.detach() if self.old is None else self._flat(self.old, part)
+        loss, metrics = policy_loss(
+            log_probs,
+            old,
+            self._flat(self.advantages, part),
+            batch.sequences,
+            weights,
+            ratio=str(config.ratio),
+            clipping=str(config.clipping),
+            clip_low=float(config.clip_low or 0.0),
+            clip_high=float(config.clip_high or 0.0),
+        )
+        if self.in_loss:
+            assert self.reference is not None
+            penalty = kl_penalty(log_probs, self._flat(self.reference, part), str(config.kl))
+            loss = loss + float(config.kl_coefficient or 0.0) * torch.where(weights > 0, weights * penalty, 0.0).sum()
+        if self.old is None:
+            sampled = [value for group in chosen for rollout in group for value in rollout.log_probs] or [0.0]
+            gap = (log_probs.detach() - torch.tensor(sampled, device=self.device)).abs()
+            metrics["max/sampler_difference"] = torch.where(weights > 0, gap, 0.0).amax()
+        return loss, metrics
+
+    def _flat(self, values: PerToken, part: Sequence[int]) -> Tensor:
+        pieces = [piece for item in part for piece in values[item]]
+        return (torch.cat(pieces) if pieces else torch.zeros(1)).to(self.device)
