@@ -1,0 +1,205 @@
+"""The page: gathers figures and tables, fills the template, writes one file."""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from trivium.errors import UserError
+from trivium.report import charts, curves, tables
+from trivium.report.canvas import GLYPHS, LIGHT, SERIES, VARIABLE, css_variables, standalone, to_svg
+from trivium.report.loading import Run, Stage, load, mapping, number
+from trivium.report.samples import FEW, QUOTAS, select
+from trivium.report.verdict import differences, verdict
+from trivium.report.wording import clean, count, decimal, duration, signed
+
+_WORK = {
+    "base": "the model as it came",
+    "pretrain": "guesses the next token",
+    "sft": "imitates demonstrations",
+    "rl": "learns from feedback",
+    "dpo": "learns from preferences",
+    "reward_model": "learns to judge",
+}
+
+
+def build(run_directory: Path | str) -> Path:
+    """Write ``report.html`` into a run directory, from its data files alone, and return its path.
+
+    The page stands alone (no script, nothing fetched), and equal files give an equal page. Missing parts are named on
+    the page. Raises :class:`UserError` where the directory is no run.
+    """
+    run = load(Path(run_directory))
+    path = run.directory / "report.html"
+    _write(path, _environment().get_template("template.html").render(context(run)).encode("utf-8", "replace"))
+    return path
+
+
+def main_figure(run_directory: Path | str, path: Path | str) -> Path:
+    """Write the main figure (accuracy by stage) to ``path``, an .svg that follows light and dark, or a .png."""
+    run, path = load(Path(run_directory)), Path(path)
+    if not run.tasks:
+        raise UserError(f"{run.directory} has no evaluation to draw: let the run evaluate at least one stage first.")
+    task = run.tasks[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".svg":
+        svg = to_svg(charts.accuracy_figure(run, task, VARIABLE), "main", charts.accuracy_alt(run, task))
+        _write(path, standalone(svg).encode())
+    elif path.suffix == ".png":
+        figure = charts.accuracy_figure(run, task, LIGHT)
+        figure.savefig(path, dpi=160, facecolor=LIGHT["surface"], metadata={"Software": None})
+    else:
+        raise UserError(f"The main figure is written as .svg or .png, not as {path.name}.")
+    return path
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Written beside and renamed, so that a reader never sees half a file."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_bytes(content)
+    os.replace(beside, path)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("trivium.report", "."),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(decimal=decimal, count=count, duration=duration, signed=signed, clean=clean)
+    return environment
+
+
+def context(run: Run) -> dict[str, Any]:
+    """Everything the template shows."""
+    sentence, below = verdict(run)
+    main = run.tasks[0] if run.tasks else None
+    style = _environment().loader.get_source(_environment(), "style.css")[0]  # type: ignore[union-attr]
+    return {
+        "run": run,
+        "style": Markup(style),
+        "variables": [Markup(css_variables(scheme)) for scheme in (0, 1)],
+        "verdict": sentence,
+        "below": below,
+        "key_numbers": _key_numbers(run, main),
+        "chain": [_chain_link(run, stage, main) for stage in run.stages],
+        "costs": tables.cost_table(run),
+        "other_numbers": tables.other_numbers_table(run),
+        "tasks": [_task(run, task, position) for position, task in enumerate(run.tasks)],
+        "curves": [_curves(run, stage) for stage in run.stages],
+        "samples": [found for task in run.tasks if (found := select(run, task, QUOTAS if task == main else FEW))],
+        "lineage": tables.lineage_table(run.lineage),
+        "environment": tables.environment_table(mapping(run.summary.get("environment"))),
+        "glyphs": GLYPHS,
+        "series_count": len(SERIES),
+    }
+
+
+def _key_numbers(run: Run, main: str | None) -> list[tuple[str, str]]:
+    found = []
+    if main and (stages := run.evaluated(main)):
+        found.append((f"accuracy of {stages[-1].label}", decimal(stages[-1].evaluation[main]["accuracy"], 2)))
+        teacher = number(run.first_of(main, "teacher").get("greedy"))
+        if teacher is not None:
+            found.append(("teacher’s ceiling", decimal(teacher, 2)))
+    seconds = number(run.summary.get("seconds"))
+    if seconds is None:
+        seconds = sum(number(stage.summary.get("seconds")) or 0.0 for stage in run.stages) or None
+    tokens = sum(number(stage.summary.get("tokens")) or 0.0 for stage in run.stages) or None
+    return [*found, ("time", duration(seconds)), ("tokens trained on", count(tokens))]
+
+
+def _chain_link(run: Run, stage: Stage, main: str | None) -> dict[str, Any]:
+    planned = number(stage.config.get("steps"))
+    if stage.finished:
+        state = ""
+    elif stage.last_step is not None:
+        state = f"cut at step {stage.last_step}" + (f" of {planned:.0f}" if planned else "")
+    elif stage.evaluation:
+        state = "evaluated only"
+    else:
+        state = "not run yet"
+    numbers = stage.evaluation.get(main, {}) if main else {}
+    return {
+        "label": stage.label,
+        "name": stage.name,
+        "work": _WORK.get(stage.kind, ""),
+        "state": state,
+        "series": run.stages.index(stage) % len(SERIES),
+        "accuracy": decimal(numbers["accuracy"], 2) if number(numbers.get("accuracy")) is not None else None,
+        "metric": tables.main_metric(stage, hint=False),
+        "seconds": duration(stage.summary.get("seconds")),
+        "tokens": count(stage.summary.get("tokens")),
+    }
+
+
+def _legend(run: Run, stages: list[Stage]) -> list[dict[str, Any]]:
+    indices = [run.stages.index(stage) for stage in stages]
+    return [
+        {"label": s.label, "series": i % len(SERIES), "glyph": GLYPHS[i % len(GLYPHS)]}
+        for s, i in zip(stages, indices, strict=True)
+    ]
+
+
+def _task(run: Run, task: str, position: int) -> dict[str, Any]:
+    name = f"task{position}"
+    alt = charts.accuracy_alt(run, task)
+    wide, narrow = (9.4, 4.1 if position == 0 else 3.1), (3.5, 3.3)
+    found = differences(run, task)
+    subtasks = charts.subtasks(run, task)
+    samples = []
+    for key, label in (("pass_at_k", "pass@k"), ("majority_at_k", "majority@k")):
+        points = charts.pass_at_k(run, task, key)
+        if points:
+            stages = [stage for stage in run.stages if stage.name in points]
+            ends = [f"{s.label} from {points[s.name][0][1]:.2f} to {points[s.name][-1][1]:.2f}" for s in stages]
+            largest = max(k for pairs in points.values() for k, _ in pairs)
+            words = f"Line chart of {label} for k up to {largest}: {'; '.join(ends)}."
+            samples.append(
+                {
+                    "label": label,
+                    "figure": to_svg(charts.samples_figure(run, task, key, VARIABLE), f"{name}-{key}", words),
+                    "legend": _legend(run, stages),
+                    "table": tables.at_k_table(run, task, key, label),
+                }
+            )
+    return {
+        "id": name,
+        "name": clean(task),
+        "wide": to_svg(charts.accuracy_figure(run, task, VARIABLE, *wide), f"{name}-wide", alt),
+        "narrow": to_svg(charts.accuracy_figure(run, task, VARIABLE, *narrow), f"{name}-narrow", alt),
+        "teacher_sampled": run.first_of(task, "teacher").get("sampled"),
+        "constant_answer": run.first_of(task, "baseline").get("constant_answer"),
+        "table": tables.evaluation_table(run, task),
+        "samples": samples,
+        "differences": found,
+        "differences_figure": found
+        and to_svg(charts.difference_figure(found, VARIABLE), f"{name}-differences", charts.difference_alt(found)),
+        "subtasks": _subtasks(run, task, name, subtasks) if len(subtasks) > 1 else None,
+    }
+
+
+def _subtasks(run: Run, task: str, name: str, subtasks: list[str]) -> dict[str, Any]:
+    alt = f"Accuracy of every stage on {len(subtasks)} sub-tasks with 95% intervals; the table below has the numbers."
+    return {
+        "wide": to_svg(charts.subtask_figure(run, task, VARIABLE), f"{name}-subtasks", alt),
+        "narrow": to_svg(charts.subtask_figure(run, task, VARIABLE, 3.5), f"{name}-subtasks-narrow", alt),
+        "legend": _legend(run, run.evaluated(task)),
+        "table": tables.subtask_table(run, task, subtasks),
+    }
+
+
+def _curves(run: Run, stage: Stage) -> dict[str, Any]:
+    series = run.stages.index(stage)
+    drawn: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for position, chart in enumerate(curves.charts(stage, series % len(SERIES))):
+        name = f"stage{series}-curve{position}"
+        figure = to_svg(curves.curve_figure(chart, VARIABLE), name, chart.alt)
+        drawn[chart.main].append({"title": clean(chart.title), "unit": chart.unit, "figure": figure, "chart": chart})
+    return {"label": stage.label, "id": f"curves-{series}", "main": drawn[True], "more": drawn[False]}

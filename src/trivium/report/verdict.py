@@ -1,0 +1,162 @@
+"""The sentence at the top of the report. It claims only what the intervals carry."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from trivium.evaluation.intervals import paired_bootstrap
+from trivium.report.loading import Run, Stage, mapping, number
+from trivium.report.wording import decimal, signed
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of ``after`` minus accuracy of ``before`` (labels) on the same problems of one task."""
+
+    task: str
+    before: str
+    after: str
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def reading(self) -> str:
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "no clear difference"
+
+
+def differences(run: Run, task: str) -> list[Difference]:
+    """Paired differences of a task: those of the summary, or else computed from the answers that both stages kept."""
+    labels = {stage.name: stage.label for stage in run.stages}
+    found = []
+    entries = mapping(run.summary.get("comparisons")).get(task)
+    for entry in filter(lambda entry: isinstance(entry, dict), entries if isinstance(entries, list) else []):
+        value, low, high = (number(entry.get(key)) for key in ("difference", "low", "high"))
+        before, after = str(entry.get("from")), str(entry.get("to"))
+        if value is not None and low is not None and high is not None:
+            found.append(Difference(task, labels.get(before, before), labels.get(after, after), value, low, high))
+    if found:
+        return found
+    stages = run.evaluated(task)
+    computed = [compare(run, task, before, after) for before, after in pairwise(stages)]
+    return [difference for difference in computed if difference]
+
+
+def compare(run: Run, task: str, before: Stage, after: Stage) -> Difference | None:
+    """The paired difference from the answers themselves; None where the stages share fewer than two problems."""
+    first, second = right_by_id(run, before, task), right_by_id(run, after, task)
+    shared = sorted(first.keys() & second.keys())
+    if len(shared) < 2:
+        return None
+    seed = int(number(run.recipe.get("seed")) or 0)
+    interval = paired_bootstrap([first[i] for i in shared], [second[i] for i in shared], seed)
+    return Difference(task, before.label, after.label, *interval)
+
+
+def results(stage: Stage, task: str) -> dict[str, dict[str, Any]]:
+    """The greedy answers of a stage by problem id."""
+    rows = stage.evaluation.get(task, {}).get("results")
+    return {str(row["id"]): row for row in rows or [] if isinstance(row, dict) and "id" in row}
+
+
+def right_by_id(run: Run, stage: Stage, task: str) -> dict[str, bool]:
+    """Right or wrong by problem id; an answer that the verifier failed to judge is neither."""
+    threshold = run.threshold(task)
+    return {
+        id: (number(row.get("score")) or 0.0) >= threshold
+        for id, row in results(stage, task).items()
+        if row.get("status") != "infra_error"
+    }
+
+
+def verdict(run: Run) -> tuple[str, list[str]]:
+    """One sentence, and the sentences that stand below it."""
+    unfinished = [stage.label for stage in run.stages if not stage.finished and stage.name in _planned(run)]
+    below = []
+    if unfinished:
+        below.append(f"The run is not finished; still to do or cut: {', '.join(unfinished)}.")
+    for task in run.tasks[:1]:
+        stages = run.evaluated(task)
+        if stages:
+            sentence, more = _of_task(run, task, stages)
+            return sentence, more + below
+    return _of_metrics(run), below
+
+
+def _planned(run: Run) -> set[str]:
+    return set(mapping(run.recipe.get("stages"))) | set(mapping(run.summary.get("stages")))
+
+
+def _of_metrics(run: Run) -> str:
+    for stage in reversed(run.stages):
+        metric = mapping(stage.summary.get("metric"))
+        if number(metric.get("value")) is not None:
+            name = str(metric.get("name", "its metric")).replace("_", " ")
+            return f"{stage.label} ends at {decimal(metric['value'])} {name}; no task has been evaluated."
+    return "Nothing has been evaluated yet."
+
+
+def _of_task(run: Run, task: str, stages: list[Stage]) -> tuple[str, list[str]]:
+    last = stages[-1]
+    numbers = last.evaluation[task]
+    accuracy = numbers["accuracy"]
+    low, high = number(numbers.get("low")), number(numbers.get("high"))
+    steps = [difference for difference in differences(run, task) if difference.after == last.label]
+    # The step from the neighbouring stage says most; the summary may also compare with earlier ones.
+    step = next((d for d in steps if len(stages) > 1 and d.before == stages[-2].label), steps[0] if steps else None)
+    problems = f"{decimal(int(n))} held-out problems" if (n := number(numbers.get("n"))) else "held-out problems"
+    greedy = number(run.first_of(task, "teacher").get("greedy"))
+    below = [f"Greedy accuracy on {problems} of the task “{task}”."]
+    if greedy is not None and low is not None and high is not None:
+        sentence = _against_teacher(run, task, last, greedy, (accuracy, low, high))
+        if len(stages) > 1 and last.kind != "sft":
+            below += _imitation(stages, task, greedy)
+    elif step:
+        sentence = _against_previous(step, accuracy)
+        step = None
+    else:
+        sentence = f"{last.label} answers {decimal(accuracy, 2)} of “{task}” right."
+    if step:
+        below.append(
+            f"{step.after} against {step.before}, problem by problem: {signed(step.difference)} "
+            f"(95% interval {signed(step.low)} to {signed(step.high)})."
+        )
+    return sentence, below
+
+
+def _against_teacher(run: Run, task: str, last: Stage, greedy: float, found: tuple[float, float, float]) -> str:
+    """The teacher's accuracy is known exactly, so the interval of the difference is the model's own, shifted."""
+    accuracy, low, high = found
+    teacher = run.first_of(task, "teacher")
+    best = max(greedy, number(teacher.get("sampled")) or 0.0)  # a claim to beat it must hold for both ways to ask it
+    if low > best:
+        claim = f"{last.label} beats its teacher"
+    elif high < greedy:
+        claim = f"{last.label} stays below its teacher"
+    else:
+        claim = f"{last.label} cannot be told apart from its teacher"
+    return (
+        f"{claim}: {decimal(accuracy, 2)} against {decimal(greedy, 2)} "
+        f"(95% interval of the difference {signed(low - greedy)} to {signed(high - greedy)})."
+    )
+
+
+def _imitation(stages: list[Stage], task: str, greedy: float) -> list[str]:
+    imitator = next((stage for stage in reversed(stages) if stage.kind == "sft"), None)
+    if imitator is None:
+        return []
+    accuracy = imitator.evaluation[task]["accuracy"]
+    return [
+        f"{imitator.label}, which imitates the teacher, reaches {decimal(accuracy, 2)}: "
+        f"{signed(accuracy - greedy)} from the teacher’s ceiling of {decimal(greedy, 2)}."
+    ]
+
+
+def _against_previous(step: Difference, accuracy: float) -> str:
+    words = {"better": "is better than", "worse": "is worse than"}.get(step.reading, "cannot be told apart from")
+    return (
+        f"{step.after} {words} {step.before}: {decimal(accuracy, 2)} against {decimal(accuracy - step.difference, 2)} "
+        f"(95% interval of the difference {signed(step.low)} to {signed(step.high)})."
+    )
