@@ -26,6 +26,9 @@ class SourceConfig(Strict):
         default_factory=dict,
         description="field map, ours to theirs: {prompt: question}; a value with braces is a template: '{a} #### {b}'",
     )
+    portion: tuple[float, float] | None = Field(
+        None, description="corpora: keep this part of each document's characters; [0.9, 1.0] holds out the end of a text"
+    )
     weight: float = Field(1.0, gt=0, description="share in a mixture, relative to the other sources")
     limit: int | None = Field(None, ge=1, description="use at most this many rows")
 

@@ -83,10 +83,12 @@ def stage_line(name: str, summary: Mapping[str, Any], before: tuple[str, Mapping
     'sft: 300 steps, 1.2M tokens in 41 s; loss 0.5; add 57.0% [53.0, 61.0]'
     """
     cost = [
-        f"{summary['steps']} steps" if "steps" in summary else "",
+        _plural(summary["steps"], "step") if "steps" in summary else "",
         f"{short(summary['tokens'])} tokens" if summary.get("tokens") else "",
     ]
-    parts = [f"{name}: {', '.join(part for part in cost if part)} in {clock(summary.get('seconds', 0.0))}"]
+    done = ", ".join(part for part in cost if part) or "evaluated"
+    seconds = summary.get("seconds") or summary.get("evaluation_seconds", 0.0)
+    parts = [f"{name}: {done} in {clock(seconds)}"]
     if metric := summary.get("metric"):
         parts.append(f"{metric['name']} {metric['value']:.4g}")
     for task, numbers in summary.get("evaluation", {}).items():
@@ -103,3 +105,7 @@ def _task_text(task: str, numbers: Mapping[str, Any], before: tuple[str, Mapping
     if before and earlier is not None:
         text += f", {100 * (numbers['accuracy'] - earlier):+.1f} points over {before[0]}"
     return text
+
+
+def _plural(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -38,7 +38,17 @@ def read_rows(
 def documents(configs: Sequence[SourceConfig], recipe: RecipeConfig, base: Path | None = None) -> Iterator[Document]:
     """Documents of all sources, one source after the other, streamed. UserError at the end of one without any."""
     for config in configs:
-        yield from _records(config, recipe, base, "corpus", fields.document, "documents")
+        for document in _records(config, recipe, base, "corpus", fields.document, "documents"):
+            yield document if config.portion is None else _portion(document, config)
+
+
+def _portion(document: Document, config: SourceConfig) -> Document:
+    """The part of the document's characters that the source keeps, such as [0.0, 0.9]: the first nine tenths."""
+    start, end = config.portion or (0.0, 1.0)
+    if not 0 <= start < end <= 1:
+        raise UserError(f"{config.source}: portion is [{start}, {end}]; it goes from one share to a larger, within 0 and 1")
+    size = len(document.text)
+    return Document(document.text[int(size * start) : int(size * end)])
 
 
 def conversations(
@@ -88,6 +98,8 @@ def _records(
     what: str,
 ) -> Iterator[Record]:
     """Records of one source, limited, and never none."""
+    if config.portion is not None and what != "documents":
+        raise UserError(f"{config.source}: portion cuts the documents of a corpus, and these are {what}: remove it")
     if config.adapter is None:
         if config.options:
             raise UserError(f"{config.source}: options are for an adapter, and none is named: name one or remove them")

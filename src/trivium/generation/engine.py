@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trivium.errors import UserError
 from trivium.generation.cache import FillCache, KVCache, StepAttention
+from trivium.generation.graphs import StepGraphs
 from trivium.generation.sampling import SamplingSettings, draw, uniforms
 from trivium.generation.scheduler import Active, Completion, Request, Scheduler
 from trivium.model.decoder import Decoder
@@ -37,6 +38,7 @@ class Engine:
         self.autocast = autocast
         self.version = 0
         self.cache: KVCache | None = None
+        self.graphs: StepGraphs | None = None
 
     def generate(
         self, requests: Sequence[Request], settings: SamplingSettings, seed: int = 0, on_token: OnToken | None = None
@@ -89,7 +91,7 @@ class Engine:
         slots = min(self.slots, sum(map(len, groups)))
         cache = self.cache
         if cache is None or cache.slots < slots or cache.length < length or cache.keys[0].device != device:
-            self.cache = cache = None  # free the old one before the new one is taken
+            self.cache = cache = self.graphs = None  # free the old ones before the new one is taken
             dtype = self.autocast or self.decoder.embedding.weight.dtype
             self.cache = cache = KVCache(self.decoder.config, slots, length, device, dtype)
         return cache
@@ -131,7 +133,12 @@ class Engine:
         tokens = torch.tensor([item.completion.tokens[-1] for item in active], device=device)
         lengths = torch.tensor([item.length for item in active], device=device)
         longest = max(item.length for item in active) + 1
-        logits = self.decoder(tokens, lengths, StepAttention(cache, lengths, longest), F.linear)
+        if device.type == "cuda":
+            if self.graphs is None or self.graphs.decoder is not self.decoder:
+                self.graphs = StepGraphs(self.decoder, cache, self.autocast)
+            logits = self.graphs(tokens, lengths, longest)
+        else:
+            logits = self.decoder(tokens, lengths, StepAttention(cache, lengths, longest), F.linear)
         for item in active:
             item.length += 1
         return logits  # type: ignore[no-any-return]

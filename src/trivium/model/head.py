@@ -57,8 +57,10 @@ class _TokenLogProbs(torch.autograd.Function):
             log_probs = logits.log_softmax(-1)
             chosen.append(log_probs.gather(1, goal[:, None]).squeeze(1))
             probability = log_probs.exp()
-            # a filtered token has probability 0 and log-probability -inf: 0 * -inf is NaN, so mask with where
-            entropy.append(-torch.where(probability > 0, probability * log_probs, 0.0).sum(-1))
+            if top_k > 0 or top_p < 1.0:
+                # a filtered token has probability 0 and log-probability -inf: 0 * -inf is NaN, so mask with where
+                log_probs = torch.where(probability > 0, log_probs, 0.0)
+            entropy.append(-torch.einsum("nv,nv->n", probability, log_probs))
             single = probability
         ctx.settings = (temperature, top_k, top_p, size)
         # one chunk is small by definition: its probabilities are kept, which saves the second product
@@ -106,6 +108,6 @@ def token_log_probs(
     """
     if hidden.shape[0] == 0:  # a fully masked micro-batch: zero, and still part of the graph
         nothing = hidden.float().sum() * 0 + weight.float().sum() * 0
-        return nothing.expand(0), hidden.new_zeros(0, dtype=torch.float32)
+        return nothing + hidden.new_zeros(0, dtype=torch.float32), hidden.new_zeros(0, dtype=torch.float32)
     log_probs, entropy = _TokenLogProbs.apply(hidden, weight, targets, temperature, top_k, top_p)  # type: ignore[misc]
     return log_probs, entropy

@@ -28,7 +28,6 @@ class Layout:
     ``positions`` (T,): place of each token in its own sequence. ``source`` (M,): the flat token shown in each cell.
     ``home`` (T,): the cell each token's attention output is read from. ``shared`` (S,): flat tokens that have more than
     one cell, ``copies`` (S, C): their other cells (M where there is none). ``dense``: cells and tokens coincide.
-    ``lengths``: row lengths, in the order of the rows; ``token_rows``: host copy of each row's flat token indices.
     """
 
     positions: Tensor
@@ -38,16 +37,20 @@ class Layout:
     shared: Tensor | None
     copies: Tensor | None
     dense: bool
-    lengths: tuple[int, ...]
-    cumulative: Tensor
 
     @property
     def tokens(self) -> int:
         return self.positions.numel()
 
     def to(self, device: torch.device | str) -> "Layout":
-        move = lambda value: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value  # noqa: E731
-        return Layout(**{name: move(getattr(self, name)) for name in self.__dataclass_fields__})
+        def moved(value: Tensor) -> Tensor:
+            return value.to(device, non_blocking=True)
+
+        shared = None if self.shared is None else moved(self.shared)
+        copies = None if self.copies is None else moved(self.copies)
+        return Layout(
+            moved(self.positions), moved(self.source), moved(self.home), self.grids, shared, copies, self.dense
+        )
 
 
 def _grids(lengths: Sequence[int], groups: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -116,12 +119,13 @@ def _assemble(
         for row in rows:
             start_of[row] = len(source)
             source.extend(row_tokens[row])
-            source.extend([0] * (width - row_lengths[row]))
+            # filler shows the row's own first token: another row's NaN would reach this one, since 0 * NaN is NaN
+            source.extend(row_tokens[row][:1] * (width - row_lengths[row]) if row_tokens[row] else [0] * width)
     cells = len(source)
     home = [0] * len(positions)
     for row, tokens in enumerate(row_tokens):
-        for place in range(len(tokens) - 1, -1, -1):
-            home[tokens[place]] = start_of[row] + place
+        for place, token in enumerate(tokens):
+            home[token] = start_of[row] + place
     shared: list[int] = []
     copies: list[list[int]] = []
     most = max((len(group) for group, head in zip(groups, shared_tokens, strict=True) if head), default=1)
@@ -134,8 +138,6 @@ def _assemble(
                     others = [start_of[row] + place for row in group[1:]]
                     shared.append(token)
                     copies.append(others + [cells] * (most - 1 - len(others)))
-    ordered = [row for rows in _grids(row_lengths, groups) for row in rows]
-    cumulative = torch.tensor([0, *row_lengths]).cumsum(0).to(torch.int32)
     return Layout(
         positions=torch.tensor(positions, dtype=torch.long),
         source=torch.tensor(source, dtype=torch.long),
@@ -144,6 +146,4 @@ def _assemble(
         shared=torch.tensor(shared, dtype=torch.long) if shared else None,
         copies=torch.tensor(copies, dtype=torch.long) if shared else None,
         dense=source == list(range(len(positions))),
-        lengths=tuple(row_lengths[row] for row in ordered),
-        cumulative=cumulative,
     )

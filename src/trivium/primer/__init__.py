@@ -13,7 +13,7 @@ from trivium.config import PrimerConfig
 from trivium.errors import UserError
 from trivium.primer.corpus import documents
 from trivium.primer.draws import Draws
-from trivium.primer.tasks import SPLITS, TASKS, Problem, check_tasks, draw_problem, split_of
+from trivium.primer.tasks import SPLITS, TASKS, Problem, check_tasks, draw_problem
 from trivium.primer.teacher import answer_distribution, teach, teacher_answers, teacher_ceiling
 from trivium.primer.wordings import question
 

@@ -204,7 +204,7 @@ def check_tasks(config: PrimerConfig) -> None:
 
 
 def has_traps(task: str, config: PrimerConfig) -> bool:
-    """Whether the settings allow traps at all: one-digit sums carry into nothing, three letters reverse by their ends."""
+    """Whether the settings allow traps: one-digit sums carry into nothing, three letters reverse by their ends."""
     if task in ("sort", "count", "reverse"):
         return config.letters >= {"sort": 2, "count": 3, "reverse": 4}[task]
     return config.digits >= 2

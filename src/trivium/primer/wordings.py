@@ -51,7 +51,12 @@ _STATEMENTS = {
 }
 
 _SESSIONS = {
-    "add": (">>> {a} + {b}\n{y}", "{steps}\n>>> {a} + {b}\n{y}", ">>> {n} = {a}\n>>> {n} + {b}\n{y}", ">>> sum([{a}, {b}])\n{y}"),
+    "add": (
+        ">>> {a} + {b}\n{y}",
+        "{steps}\n>>> {a} + {b}\n{y}",
+        ">>> {n} = {a}\n>>> {n} + {b}\n{y}",
+        ">>> sum([{a}, {b}])\n{y}",
+    ),
     "subtract": (">>> {a} - {b}\n{y}", "{steps}\n>>> {a} - {b}\n{y}", ">>> {n} = {a}\n>>> {n} - {b}\n{y}"),
     "sort": ('>>> print(*sorted("{x}".split()))\n{y}',),
     "count": ('>>> "{x}".count("{a}")\n{y}',),

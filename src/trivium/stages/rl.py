@@ -39,22 +39,27 @@ def main(context: StageContext) -> dict[str, object]:
     reference = None if config.reference == "none" else copy.deepcopy(policy).requires_grad_(False).eval()
     sampler = Sampler(context, policy, tokenizer)
     held_out = [item for part in sources.prompts(config.validation, context.recipe) for item in sampler.tokenise(part)]
+
+    def validate() -> dict[str, float]:
+        sampler.use(policy, loop.updates)  # the weights have moved since the step was sampled
+        return sampler.validate(held_out)
+
     loop = Loop(
         context.directory,
         policy,
         config,
         progress=context.progress,
         updates_per_step=config.epochs * config.minibatches,
-        validate=(lambda: sampler.validate(held_out)) if held_out else None,
+        validate=validate if held_out else None,
         reference=reference,
     )
     strictly_on_policy = config.epochs * config.minibatches == 1
     for step in loop.steps():
         with loop.phase("sample"):
-            sampler.engine.decoder, sampler.engine.version = distributed.full_copy(policy), loop.updates
+            sampler.use(policy, loop.updates)
             sampled = sampler.sample(step)
             groups = select(sampled, config)
-        with loop.phase("score"):
+        with loop.phase("score"), loop.autocast():
             monitored = reference is not None and (config.kl != "none" or (step + 1) % config.log_every == 0)
             at_reference = score_groups(reference, groups, sampler.settings, config, device) if monitored and reference else None
             old = None if strictly_on_policy else score_groups(policy, groups, sampler.settings, config, device)
@@ -62,9 +67,14 @@ def main(context: StageContext) -> dict[str, object]:
         with loop.phase("update"):
             metrics = sample_metrics(sampled, config) | kl_metric(groups, at_reference)
             for chosen in minibatches(len(groups), context, step):
-                pick = lambda values: None if values is None else [values[index] for index in chosen]  # noqa: B023, E731
                 update = Update(
-                    pick(groups), pick(advantages), pick(old), pick(at_reference), config, sampler.settings, device
+                    [groups[index] for index in chosen],
+                    [advantages[index] for index in chosen],
+                    old and [old[index] for index in chosen],
+                    at_reference and [at_reference[index] for index in chosen],
+                    config,
+                    sampler.settings,
+                    device,
                 )
                 loop.update(
                     update.micro_batches(), lambda part: update.loss(policy, part), tokens=update.tokens, metrics=metrics
@@ -124,6 +134,10 @@ class Sampler:
                     f"{self.context_length}; shorten or drop it, or use a model with a longer context"
                 )
         return asked
+
+    def use(self, policy: Decoder, version: int) -> None:
+        """Sample from the present weights of ``policy`` (all ranks must call), known as ``version``."""
+        self.engine.decoder, self.engine.version = distributed.full_copy(policy), version
 
     def sample(self, step: int) -> list[Group]:
         """Scored rollouts of the step's prompts, and of up to ``resample`` further rounds while too few groups differ."""

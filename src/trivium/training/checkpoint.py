@@ -5,7 +5,6 @@ appears under its name only when every byte is on disk, so the newest folder of 
 Several ranks write their shards with torch.distributed.checkpoint in its safetensors form.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -16,10 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from trivium import files
 from trivium.errors import UserError
 from trivium.training import distributed
 
 PREFIX = "step-"
+WHOLE = "tensors.safetensors"  # of one process; several write a shard each
 
 
 def latest_step(directory: Path) -> int | None:
@@ -41,7 +42,10 @@ def optimizer_tensors(decoder: nn.Module, optimizers: list[torch.optim.Optimizer
 
 
 def prepare_state(optimizers: list[torch.optim.Optimizer]) -> None:
-    """Make the optimisers allocate their state, so that there is something to load into: a step of size zero."""
+    """Make the optimisers allocate their state as it is before the first update: a step of size zero, then all zeros.
+
+    There is then something to load into, and a checkpoint is complete even if every update so far was skipped.
+    """
     for optimizer in optimizers:
         rates = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
         for group in optimizer.param_groups:
@@ -52,6 +56,10 @@ def prepare_state(optimizers: list[torch.optim.Optimizer]) -> None:
         optimizer.zero_grad(set_to_none=True)
         for group, (rate, decay) in zip(optimizer.param_groups, rates, strict=True):
             group["lr"], group["weight_decay"] = rate, decay
+        for state in optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, Tensor):
+                    value.zero_()
 
 
 def save(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int) -> None:
@@ -68,41 +76,36 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str
             with open(beside / "state.json", "w") as file:
                 json.dump(state, file)
             for path in beside.iterdir():
-                _sync(path)
-            _sync(beside)
+                sync(path)
+            sync(beside)
             shutil.rmtree(target, ignore_errors=True)
             os.replace(beside, target)
-            _sync(directory)
+            sync(directory)
             for old in sorted(directory.glob(PREFIX + "*"))[:-keep]:
                 shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
+    except BaseException as error:  # safetensors and DCP have their own classes for a full disk
         shutil.rmtree(beside, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"no space left on the disk of {directory} while saving step {step}; free some space and run the same "
-                "command again, it resumes from the last whole checkpoint"
-            ) from error
+        if files.is_disk_full(error):
+            raise files.disk_full(target) from error
         raise
     distributed.barrier()
 
 
 def load(directory: Path, step: int, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Copy the checkpoint of ``step`` into ``tensors``, which must be exactly those that were saved; returns the state."""
+    """Copy the checkpoint of ``step`` into ``tensors``, which must be exactly those that were saved; returns the state.
+
+    The number of processes may be another than the one that saved. UserError for names or shapes of another model.
+    """
     source = directory / f"{PREFIX}{step:08d}"
-    if distributed.world_size() > 1:
-        _load_sharded(source, tensors)
-    else:
-        saved = load_file(source / "tensors.safetensors") if (source / "tensors.safetensors").exists() else None
-        if saved is None:
-            raise UserError(
-                f"{source} was written by several processes; resume it with the same number of processes (torchrun), or "
-                "remove the checkpoints folder to begin the stage again"
-            )
-        if saved.keys() != tensors.keys() or any(saved[name].shape != tensors[name].shape for name in saved):
-            raise UserError(f"{source} holds another model or optimiser than the recipe asks for; use a new run directory")
+    whole = source / WHOLE
+    if distributed.world_size() == 1 and whole.exists():
+        saved = load_file(whole)
+        _check_shapes(source, {name: value.shape for name, value in saved.items()}, tensors)
         with torch.no_grad():
             for name, value in saved.items():
                 tensors[name].copy_(value)
+    else:
+        _load_sharded(source, tensors)
     with open(source / "state.json") as file:
         state: dict[str, Any] = json.load(file)
     return state
@@ -110,7 +113,7 @@ def load(directory: Path, step: int, tensors: dict[str, Tensor]) -> dict[str, An
 
 def _write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
     if distributed.world_size() == 1:
-        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, folder / "tensors.safetensors")
+        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, folder / WHOLE)
         return
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
@@ -122,10 +125,18 @@ def _load_sharded(folder: Path, tensors: dict[str, Tensor]) -> None:
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
-    dcp.load(tensors, storage_reader=HuggingFaceStorageReader(path=str(folder)))
+    reader = HuggingFaceStorageReader(path=str(folder))
+    known = reader.read_metadata().state_dict_metadata
+    _check_shapes(folder, {name: entry.size for name, entry in known.items() if hasattr(entry, "size")}, tensors)
+    dcp.load(tensors, storage_reader=reader)
 
 
-def _sync(path: Path) -> None:
+def _check_shapes(source: Path, saved: dict[str, torch.Size], tensors: dict[str, Tensor]) -> None:
+    if saved != {name: value.shape for name, value in tensors.items()}:
+        raise UserError(f"{source} holds another model or optimiser than the recipe asks for; use a new run directory")
+
+
+def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

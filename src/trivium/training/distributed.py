@@ -77,7 +77,9 @@ def shard(decoder: Decoder, precision: torch.dtype | None) -> None:
     policy = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32)
     for block in decoder.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(decoder, mesh=mesh, mp_policy=policy)
+    # by default the outermost module stays whole after a forward pass without a backward pass (validation, scoring), and
+    # then shows parameters that the optimiser and a checkpoint do not know
+    fully_shard(decoder, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 
 def full_tensor(value: Tensor) -> Tensor:

@@ -93,9 +93,10 @@ class Loop:
                     self._validate(done)
                 now = time.perf_counter()
                 self.seconds, began = self.seconds + now - began, now
-                if self._due(self.config.checkpoint_every, done) or self.interrupted:
+                interrupted = self._agree_to_stop()
+                if self._due(self.config.checkpoint_every, done) or interrupted:
                     self._save(done)
-                if self.interrupted:
+                if interrupted:
                     raise KeyboardInterrupt
 
     def update(self, micro_batches: Sequence[Micro], loss: Loss[Micro], tokens: int, metrics: Metrics | None = None) -> Metrics:
@@ -239,25 +240,32 @@ class Loop:
         return {name: getattr(self, name) for name in names}
 
     def _save(self, step: int) -> None:
-        size = self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
+        size = 0
+        if distributed.is_main() and self.metrics_file.exists():
+            checkpoint.sync(self.metrics_file)  # the checkpoint must not be on the disk before the lines it counts
+            size = self.metrics_file.stat().st_size
         state = {"counters": self._counters(), "metrics_bytes": size}
         checkpoint.save(self.directory / "checkpoints", step, self._tensors(), state, self.config.keep_checkpoints)
 
     def _resume(self) -> int:
         """Restore the newest checkpoint; returns the step to begin with. Later lines of the metrics are cut off."""
+        checkpoint.prepare_state(self.optimizers)
         step = checkpoint.latest_step(self.directory / "checkpoints")
         distributed.barrier()
         if step is None:
             if distributed.is_main():
                 self.metrics_file.unlink(missing_ok=True)
             return 0
-        checkpoint.prepare_state(self.optimizers)
         state = checkpoint.load(self.directory / "checkpoints", step, self._tensors())
         for name, value in state["counters"].items():
             setattr(self, name, value)
         if distributed.is_main() and self.metrics_file.exists():
             os.truncate(self.metrics_file, state["metrics_bytes"])
         return step
+
+    def _agree_to_stop(self) -> bool:
+        """Whether any rank was interrupted: the signal reaches them in different steps, but they must stop in the same."""
+        return bool(distributed.max_over_ranks(torch.tensor(float(self.interrupted), device=self.device)))
 
     def _stop_on_interrupt(self) -> AbstractContextManager[None]:
         if threading.current_thread() is not threading.main_thread():

@@ -10,7 +10,8 @@ from trivium.config import OptimizerConfig, ScheduleConfig
 
 def build_optimizers(decoder: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """One or two optimisers over all parameters. Weight decay touches matrices alone; each group keeps ``peak_lr``."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for parameter in decoder.parameters():
         (matrices if parameter.ndim == 2 else others).append(parameter)
     blocks = [parameter for parameter in decoder.blocks.parameters() if parameter.ndim == 2]  # type: ignore[union-attr]

@@ -27,13 +27,21 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "numeric": Kind(
-        Numeric, "the number after the only final marker equals the reference", "{kind: numeric, options: {marker: '####'}}"
+        Numeric,
+        "the number after the only final marker equals the reference",
+        "{kind: numeric, options: {marker: '####'}}",
     ),
-    "exact": Kind(Exact, "the response equals the reference, after normalisation", "{kind: exact, options: {ignore_case: true}}"),
+    "exact": Kind(
+        Exact, "the response equals the reference, after normalisation", "{kind: exact, options: {ignore_case: true}}"
+    ),
     "regex": Kind(Regex, "a pattern is found in the response", "{kind: regex, options: {pattern: '^yes'}}"),
-    "choice": Kind(Choice, "the tagged letter is the right choice", "{kind: choice, options: {letters: ABCD, tag: answer}}"),
+    "choice": Kind(
+        Choice, "the tagged letter is the right choice", "{kind: choice, options: {letters: ABCD, tag: answer}}"
+    ),
     "slots": Kind(Slots, "a restaurant text states all slots of its meaning representation", "{kind: slots}"),
-    "length": Kind(Length, "the response is about as long as wanted", "{kind: length, options: {target: 20, penalty: 0.05}}"),
+    "length": Kind(
+        Length, "the response is about as long as wanted", "{kind: length, options: {target: 20, penalty: 0.05}}"
+    ),
     "function": Kind(Function, "a Python function of yours", "{kind: function, options: {path: 'rewards.py:score'}}"),
     "primer": Kind(Primer, "the primer's problems, by their task", "{kind: primer}"),
 }
@@ -42,7 +50,8 @@ KINDS: dict[str, Kind] = {
 def build(config: VerifierConfig) -> Verifier:
     """The verifier that ``config`` names. ``config.weight`` is for whoever sums the parts of a reward.
 
-    Raises UserError for an unknown kind or option (with the nearest name), a wrong value, or a function that does not load.
+    Raises UserError for an unknown kind or option (with the nearest name), a wrong value, or a function that does not
+    load.
     """
     if config.kind not in KINDS:
         raise UserError(f"there is no verifier {config.kind!r}{_nearest(config.kind, list(KINDS))}.")

@@ -27,8 +27,12 @@ class Numeric(Verifier):
     ``####``) and a number; any other is an infra_error. No marker, several, or no number after it: unparseable.
     """
 
-    marker: str = Field("####", min_length=1, description="stands once, before the final number; 'The answer is' also works")
-    tolerance: Decimal = Field(Decimal(0), ge=0, allow_inf_nan=False, description="largest absolute difference that counts as right")
+    marker: str = Field(
+        "####", min_length=1, description="stands once, before the final number; 'The answer is' also works"
+    )
+    tolerance: Decimal = Field(
+        Decimal(0), ge=0, allow_inf_nan=False, description="largest absolute difference that counts as right"
+    )
     relative_tolerance: Decimal = Field(
         Decimal(0), ge=0, allow_inf_nan=False, description="largest difference as a share of the reference"
     )

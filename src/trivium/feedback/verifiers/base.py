@@ -15,7 +15,8 @@ MAX_NUMBER_CHARACTERS = 100  # and exponents have at most three digits, so that 
 EXTRACT_CHARACTERS = 200  # of an answer, for the record
 
 _NUMBER = re.compile(
-    r"(?P<sign>[-+]?)[$£€]?(?P<whole>\d{1,3}(?:,\d{3})+|\d*)(?P<fraction>\.\d+)?(?P<exponent>[eE][-+]?\d{1,3})?", re.ASCII
+    r"(?P<sign>[-+]?)[$£€]?(?P<whole>\d{1,3}(?:,\d{3})+|\d*)(?P<fraction>\.\d+)?(?P<exponent>[eE][-+]?\d{1,3})?",
+    re.ASCII,
 )
 
 

@@ -1,5 +1,6 @@
 """A verifier that calls a user's Python function, in a worker process that can be killed at any time."""
 
+import contextlib
 import json
 import math
 import os
@@ -42,7 +43,9 @@ class Function(Verifier):
         failure = worker.receive(_START_SECONDS)
         if failure is None or "error" in failure:
             worker.kill()
-            raise UserError(f"verifier function: cannot load {self.path!r}: {(failure or {}).get('error', 'it ended or hung')}.")
+            raise UserError(
+                f"verifier function: cannot load {self.path!r}: {(failure or {}).get('error', 'it ended or hung')}."
+            )
         self._worker = worker
 
     def judge(self, prompt: Prompt, response: str) -> Verdict:
@@ -93,7 +96,9 @@ def _verdict(reply: dict[str, Any]) -> Verdict:
     if not isinstance(score, int | float) or not math.isfinite(score):
         return infra_error(f"the function returned {str(score)[:80]!r} where a finite number was expected")
     extracted = reply.get("extracted")
-    return Verdict(float(score), status, None if extracted is None else shorten(str(extracted)), str(reply.get("detail", "")))
+    return Verdict(
+        float(score), status, None if extracted is None else shorten(str(extracted)), str(reply.get("detail", ""))
+    )
 
 
 class _Worker:
@@ -144,7 +149,5 @@ class _Worker:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        try:
+        with contextlib.suppress(OSError):  # unsent bytes for a process that is gone
             self._stdin.close()
-        except OSError:  # unsent bytes for a process that is gone
-            pass

@@ -19,7 +19,7 @@ _MAX_LETTERS = 100
 
 
 class Primer(Verifier):
-    """Numbers for add, subtract, count and compare; letters separated by spaces for sort and reverse (by prompt.task)."""
+    """Numbers for add, subtract, count and compare; spaced letters for sort and reverse (by prompt.task)."""
 
     def judge(self, prompt: Prompt, response: str) -> Verdict:
         numeric = prompt.task in NUMBER_TASKS
@@ -33,7 +33,11 @@ class Primer(Verifier):
             if reference is None:
                 return infra_error(f"the reference {str(prompt.answer)[:80]!r} is not a number")
             number = parse_number(answer)
-            return unparseable("no number after the marker", answer) if number is None else decided(number == reference, answer)
+            return (
+                unparseable("no number after the marker", answer)
+                if number is None
+                else decided(number == reference, answer)
+            )
         letters = answer.split()
         if not letters or len(letters) > _MAX_LETTERS or any(len(x) != 1 or not "a" <= x <= "z" for x in letters):
             return unparseable("not letters separated by spaces", answer)

@@ -1,7 +1,7 @@
 """How English texts state the slots of the E2E restaurant world, calibrated on its human references.
 
-All patterns are matched against the normal form of ``slot_analysis.normal_form``: lower case without accents, hyphens as
-spaces, single spaces, punctuation as tokens of its own (" , "), the names of places taken out. No pattern has
+All patterns are matched against the normal form of ``slot_analysis.normal_form``: lower case without accents,
+hyphens as spaces, single spaces, punctuation as tokens of its own (" , "), the names of places taken out. No pattern has
 a nested unbounded repetition, so matching is linear in practice and the text is bounded anyway.
 """
 
@@ -37,17 +37,19 @@ EQUIVALENTS = {
 }
 
 _FILL = (  # words between a noun and the adjective that follows it
-    r"(?: (?:is|are|was|of|in|at|on|the|a|an|it|to|from|for|being|with|that|has|have|its|their|very|quite|fairly|rather|"
+    r"(?: (?:is|are|was|of|in|at|on|the|a|an|it|to|from|for|being|with|that|has|have|its|their|very|quite|fairly|"
+    r"rather|"
     r"pretty|set|around|about|ranges?|ranging|ranged|ranking|rank|category|end|scale|level|side|tend|be|between|just|"
     r"considered|only|all|overall|menu|food|meals?|per|by|as|customers?))"
 )
 _PRICE = r"pric(?:e|es|ed|ey|ing|ings|ely)"
 _RATING = (
-    r"(?:rat(?:ing|ings|ed|e|es)|reviews?|reviewed|score[sd]?|feedback|satisfaction|scoring|ranking|ranked|reputation|opinions?)"
+    r"(?:rat(?:ing|ings|ed|e|es)|reviews?|reviewed|score[sd]?|feedback|satisfaction|scoring|ranking|ranked|"
+    r"reputation|opinions?)"
 )
 _WHO = (
-    r"(?: (?:customers?|customer s|users?|consumers?|guests?|patrons?|stars?|by|overall|service|approval|quality|family|"
-    r"public|clients?|visitors?|diners?))"
+    r"(?: (?:customers?|customer s|users?|consumers?|guests?|patrons?|stars?|by|overall|service|approval|quality|"
+    r"family|public|clients?|visitors?|diners?))"
 )
 
 
@@ -73,7 +75,8 @@ def _out_of_five(digit: str, word: str) -> str:
     """'5 out of 5', 'five stars', 'rated 5'."""
     number = rf"(?:{digit}|{word})"
     return (
-        rf"\b{number}(?: stars?)? (?:out of|our of|put of|of|to|from|over|/|out) (?:a |possible )?(?:5|five)\b|\b{number}/5|"
+        rf"\b{number}(?: stars?)? (?:out of|our of|put of|of|to|from|over|/|out) (?:a |possible )?(?:5|five)\b|"
+        rf"\b{number}/5|"
         rf"(?<!out of )(?<!of )\b{number} stars?\b|"
         rf"\b{_RATING}(?: (?:is|of|at|as|a|with|only|just)){{0,3}} {number}\b(?! (?:out )?(?:of|/|pounds|to|and))"
     )
@@ -133,7 +136,7 @@ _STRONG: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "more than £30": (
             rf"\b(?:more|higher|greater|upwards?)(?: (?:than|then|that|of))? {_THIRTY}",
-            rf"\b(?:over|above|exceeds?|exceeding|beyond|at least|starts? at|starting at|minimum of|plus|from) {_THIRTY}",
+            rf"\b(?:over|above|exceed(?:s|ing)|beyond|at least|start(?:s|ing)? at|minimum of|plus|from) {_THIRTY}",
             rf"{_THIRTY} ?(?:pounds )?(?:\+|plus|and (?:up|above|over|more)|or (?:more|above|over|higher)|upwards?)",
             rf"> ?{_THIRTY}",
         ),
@@ -144,7 +147,7 @@ _STRONG: dict[str, dict[str, tuple[str, ...]]] = {
             r"\b(?:low|poor) (?:quality|service|customer satisfaction)\b",
             r"\bpoorly\b(?! lit)",
             r"\bnot (?:very |so )?(?:highly|well) (?:rated|liked|received|reviewed)\b",
-            r"\b(?:not|n t) (?:have |get |receive )?(?:very )?(?:good|great|high) (?:customer )?(?:ratings?|reviews?)\b",
+            r"\b(?:not|n t) (?:have |get |receive )?(?:very )?(?:good|great|high) (?:customer )?(?:rating|review)s?\b",
             r"\bnot rated (?:very )?(?:well|highly)\b",
         ),
         "average": (_rating(r"\b(?<!below )(?<!above )(?:average|mediocre|mixed)"), r"\baveragely (?:rated|ranked)\b"),
@@ -158,7 +161,11 @@ _STRONG: dict[str, dict[str, tuple[str, ...]]] = {
         },
     },
     "area": {
-        "riverside": (r"\briver ?sides?\b", r"\b(?:by|on|near|along|beside|at|next to|close to) (?:the |a )?river\b", r"\briver ?banks?\b"),
+        "riverside": (
+            r"\briver ?sides?\b",
+            r"\b(?:by|on|near|along|beside|at|next to|close to) (?:the |a )?river\b",
+            r"\briver ?banks?\b",
+        ),
         "city centre": (
             r"\bcit(?:y|ies) ?(?:s )?(?:centre|center|central|centr)s?\b",
             r"\b(?:centre|center|heart|middle|core) of (?:the |a )?(?:city|town|cambridge)\b",
@@ -172,7 +179,14 @@ _WEAK: dict[str, dict[str, tuple[str, ...]]] = {
     "eatType": {
         "coffee shop": (r"\bcoffee\b",),
         "pub": (r"\binn\b",),
-        "restaurant": (r"\bdining\b", r"\b(?:place|places|somewhere|eat) to eat\b", r"\beat(?:ing)?\b", r"\bestablishment\b", r"\bvenue\b", r"\b(?:food|sushi) (?:place|joint|shop|bar)\b"),
+        "restaurant": (
+            r"\bdining\b",
+            r"\b(?:place|places|somewhere|eat) to eat\b",
+            r"\beat(?:ing)?\b",
+            r"\bestablishment\b",
+            r"\bvenue\b",
+            r"\b(?:food|sushi) (?:place|joint|shop|bar)\b",
+        ),
     },
     "food": {
         "English": (r"\bbreakfasts?\b", r"\bfish and chips\b", r"\btraditional\b", r"\bengland\b"),
@@ -184,41 +198,79 @@ _WEAK: dict[str, dict[str, tuple[str, ...]]] = {
         "Chinese": (r"\bchin(?:a|es)\b", r"\bnoodles?\b"),
     },
     "priceRange": {
-        "cheap": (r"\bbudget\b", r"\baffordabl[ey]\b", r"\beconomical(?:ly)?\b", r"\bbargain\b", r"\bgood value\b", r"\bvalue for money\b", r"\blow in price\b", r"\b(?:great|good|best|nice) prices?\b"),
-        "moderate": (
-            _price(r"\b(?:average|reasonable|fair|decent|modest|normal|good)"), r"\breasonabl[ey]\b", r"\baffordabl[ey]\b",
-            r"\baveraged? priced?\b", r"\bmoderate(?:ly)?\b", r"\bmid (?:cost|pricing)\b",
+        "cheap": (
+            r"\bbudget\b",
+            r"\baffordabl[ey]\b",
+            r"\beconomical(?:ly)?\b",
+            r"\bbargain\b",
+            r"\bgood value\b",
+            r"\bvalue for money\b",
+            r"\blow in price\b",
+            r"\b(?:great|good|best|nice) prices?\b",
         ),
-        "high": (r"\bhigh end\b", r"\b(?:above|higher than) average\b", r"\bhigh in price\b", r"\bprices(?: \w+){0,5} high\b", r"\bnot cheap\b", r"\b(?:costs?|more) (?:more )?than (?:the )?(?:average|others|most)\b", r"\b(?:elite|exclusive|luxury|fancy)\b"),
+        "moderate": (
+            _price(r"\b(?:average|reasonable|fair|decent|modest|normal|good)"),
+            r"\breasonabl[ey]\b",
+            r"\baffordabl[ey]\b",
+            r"\baveraged? priced?\b",
+            r"\bmoderate(?:ly)?\b",
+            r"\bmid (?:cost|pricing)\b",
+        ),
+        "high": (
+            r"\bhigh end\b",
+            r"\b(?:above|higher than) average\b",
+            r"\bhigh in price\b",
+            r"\bprices(?: \w+){0,5} high\b",
+            r"\bnot cheap\b",
+            r"\b(?:costs?|more) (?:more )?than (?:the )?(?:average|others|most)\b",
+            r"\b(?:elite|exclusive|luxury|fancy)\b",
+        ),
         "less than £20": (r"\b20 pounds\b", r"£20(?! £?25)\b"),
         "more than £30": (r"£30\b", r"\b30 pounds\b"),
     },
     "customer rating": {
-        "low": (rf"\b{_RATING} for @(?: \w+)? (?:is|are) (?:low|poor)\b", r"\b(?:not|n t) (?:got )?(?:a |very |have )*(?:good|great|well|high)\b", r"\b(?:disappointing|subpar|badly|bad|poor)\b",),
+        "low": (
+            rf"\b{_RATING} for @(?: \w+)? (?:is|are) (?:low|poor)\b",
+            r"\b(?:not|n t) (?:got )?(?:a |very |have )*(?:good|great|well|high)\b",
+            r"\b(?:disappointing|subpar|badly|bad|poor)\b",
+        ),
         "average": (
-            r"\baverage\b", r"\bsatisfactory\b", _rating(r"\b(?:decent|reasonable|mid ranged?|moderate|ok|okay|fair|middling|medium|so so|mid|good|well)"), r"\baveragely?\b", r"\bdecent\b", r"\bwell (?:liked|reviewed|rated)\b",
+            r"\baverage\b",
+            r"\bsatisfactory\b",
+            _rating(r"\b(?:decent|reasonable|mid ranged?|moderate|ok|okay|fair|middling|medium|so so|mid|good|well)"),
+            r"\baveragely?\b",
+            r"\bdecent\b",
+            r"\bwell (?:liked|reviewed|rated)\b",
         ),
         "high": (
-            _rating(rf"{_NOT}\b(?:great|good|well|positive|above average|favou?rabl[ey]|amazing|wonderful|exceptional)"),
-            rf"{_NOT}\bwell (?:liked|regarded|reviewed|received|loved|rated)\b", r"\bhigh(?:ly)? (?:quality|popular|liked)\b", r"\b(?:excellent|popular|great|fantastic|top notch)\b", r"\blove[ds]?\b",
+            _rating(
+                rf"{_NOT}\b(?:great|good|well|positive|above average|favou?rabl[ey]|amazing|wonderful|exceptional)"
+            ),
+            rf"{_NOT}\bwell (?:liked|regarded|reviewed|received|loved|rated)\b",
+            r"\bhigh(?:ly)? (?:quality|popular|liked)\b",
+            r"\b(?:excellent|popular|great|fantastic|top notch)\b",
+            r"\blove[ds]?\b",
         ),
     },
     "area": {
         "riverside": (r"\brivers?\b", r"\bwater ?(?:front|side)\b"),
         "city centre": (r"\bcentral(?:ly)?\b", r"\bcity\b", r"\b(?:centre|center)\b(?! of)"),
     },
-}  # fmt: skip
+}
 
 
 def _compile(values: dict[str, dict[str, tuple[str, ...]]]) -> dict[str, dict[str, re.Pattern[str]]]:
-    return {slot: {value: re.compile("|".join(p)) for value, p in by_value.items()} for slot, by_value in values.items()}
+    return {
+        slot: {value: re.compile("|".join(p)) for value, p in by_value.items()} for slot, by_value in values.items()
+    }
 
 
 STRONG, WEAK = _compile(_STRONG), _compile(_WEAK)
 
 # Taken out before the area is read: what is north of the city centre is not in it.
 OUTSIDE = re.compile(
-    r"\b(?:north|south|east|west|outside|outskirts|edge|end|out|away|far|minutes|just off)(?: (?:of|from|to|in))* (?:the )?(?:city|town)\b(?: (?:centre|center)\b)?"
+    r"\b(?:north|south|east|west|outside|outskirts|edge|end|out|away|far|minutes|just off)"
+    r"(?: (?:of|from|to|in))* (?:the )?(?:city|town)\b(?: (?:centre|center)\b)?"
 )
 
 _FAMILY = (
@@ -227,8 +279,9 @@ _FAMILY = (
 )
 MENTIONS_FAMILY = re.compile(rf"\b{_FAMILY}\b")
 _DENIAL = (
-    r"(?:not|non|none|bad|no|n t|isn t|isnt|doesn t|don t|aren t|won t|wouldn t|never|without|lack(?:s|ing)?|unsuitable|inappropriate|"
-    r"un|nor|cannot|can t|neither|free of|free from|discourages?|prohibits?|refuses?|leave|avoid|dislikes?|except|away from|unwelcoming|non)"
+    r"(?:not|non|none|bad|no|n t|isn t|isnt|doesn t|don t|aren t|won t|wouldn t|never|without|lack(?:s|ing)?|"
+    r"unsuitable|inappropriate|un|nor|cannot|can t|neither|free of|free from|discourages?|prohibits?|refuses?|"
+    r"leave|avoid|dislikes?|except|away from|unwelcoming)"
 )
 _STOP = r"(?!(?:and|but|it|is|while|although|though|located|which|situated|they|,|\.|;|near)\b|[,.;] )"
 DENIES_FAMILY = re.compile(

@@ -34,7 +34,11 @@ class Slots(Verifier):
         score = float(report.errors == 0) if self.strict else report.score
         wrong = [
             f"{kind}: {', '.join(names)}"
-            for kind, names in (("omitted", report.omitted), ("contradicted", report.contradicted), ("added", report.added))
+            for kind, names in (
+                ("omitted", report.omitted),
+                ("contradicted", report.contradicted),
+                ("added", report.added),
+            )
             if names
         ]
         return Verdict(score, "ok", "; ".join(wrong) or "all stated")
