@@ -3,7 +3,12 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A shared machine is slow at any moment: no test asserts a time, and the same examples come in every run.
+hypothesis.settings.register_profile("trivium", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("trivium")
 
 # Before torch is imported anywhere: two test processes on two cores would fight over threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

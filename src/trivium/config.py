@@ -17,8 +17,8 @@ class Strict(BaseModel):
 class SourceConfig(Strict):
     """Where rows come from, and how they become documents, conversations or prompts."""
 
-    source: str = Field(description="'primer', a file (.txt .jsonl .json .parquet .csv), a folder, or a hub data set")
-    part: str | None = Field(None, description="primer: corpus, demonstrations or problems; hub: configuration name")
+    source: str = Field(description="'primer', a file (.txt .jsonl .json .parquet .csv), a folder, or a hub data set (OWNER/NAME or OWNER/NAME:PART)")
+    part: str | None = Field(None, description="primer: corpus, demonstrations or problems; hub: configuration")
     split: str | None = Field(None, description="split name: train, validation, test (adapters may have more)")
     adapter: str | None = Field(None, description="named conversion of raw rows, such as 'e2e'; default: by field names")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the adapter")

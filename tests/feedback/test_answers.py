@@ -99,7 +99,13 @@ def test_choice() -> None:
     assert ask(choice, "B", "I think <answer>B</answer>").score == 1.0
     assert ask(choice, 1, "<answer> (b). </answer>").score == 1.0
     assert ask(choice, "(B)", "<answer>C</answer>") == Verdict(0.0, "ok", "C")
-    for response in ("B", "<answer>B", "<answer>B</answer><answer>B</answer>", "<answer>E</answer>", "<answer>AB</answer>"):
+    for response in (
+        "B",
+        "<answer>B",
+        "<answer>B</answer><answer>B</answer>",
+        "<answer>E</answer>",
+        "<answer>AB</answer>",
+    ):
         assert ask(choice, "B", response).status == "unparseable", response
     assert ask(choice, "B", "<answer>B</answer> or </answer>").status == "unparseable"
     assert ask(choice, "E", "<answer>B</answer>").status == "infra_error"
@@ -121,13 +127,14 @@ def test_regex() -> None:
 
 def test_a_pattern_that_backtracks_for_ever_times_out() -> None:
     start = time.monotonic()
-    verdict = ask(make("regex", pattern=r"^(a?a?)*[bc]*$", seconds=0.2), None, "a" * 5000 + "!")
+    verdict = ask(make("regex", pattern=r"(a|aa)+$", seconds=0.2), None, "a" * 60 + "b")
     assert verdict.status == "timeout" and verdict.score == 0.0
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60  # unbounded it would take years; a loaded machine needs slack
 
 
 @pytest.mark.parametrize(
-    ("response", "score"), [("a b c", 1.0), ("a b c d", 1.0), ("a b c d e", 0.75), ("a", 0.75), ("", 0.5), ("a " * 90, 0.0)]
+    ("response", "score"),
+    [("a b c", 1.0), ("a b c d", 1.0), ("a b c d e", 0.75), ("a", 0.75), ("", 0.5), ("a " * 90, 0.0)],
 )
 def test_length(response: str, score: float) -> None:
     assert ask(make("length", target=3, slack=1, penalty=0.25), None, response).score == pytest.approx(score)

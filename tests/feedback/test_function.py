@@ -13,7 +13,7 @@ from trivium.feedback.verdict import Verdict
 from trivium.feedback.verifiers import build
 from trivium.feedback.verifiers.function import Function
 
-CODE = '''
+CODE = """
 import os, sys, time
 from trivium.feedback.verdict import Verdict
 
@@ -35,7 +35,7 @@ def score(prompt, response):
     return prompt.messages[0].content == response and prompt.answer == {"a": 1}
 
 number = 5
-'''
+"""
 PROMPT = Prompt("id", (Message("user", "hello \ud800"),), {"a": 1}, "task", {"k": [1]})
 
 
@@ -43,7 +43,7 @@ PROMPT = Prompt("id", (Message("user", "hello \ud800"),), {"a": 1}, "task", {"k"
 def function(tmp_path_factory: pytest.TempPathFactory) -> Function:
     file = tmp_path_factory.mktemp("user") / "rewards.py"
     file.write_text(CODE)
-    verifier = build(VerifierConfig(kind="function", options={"path": f"{file}:score", "seconds": 1.0}))
+    verifier = build(VerifierConfig(kind="function", options={"path": f"{file}:score", "seconds": 3.0}))
     assert isinstance(verifier, Function)
     return verifier
 
@@ -58,9 +58,19 @@ def test_results_of_every_form(function: Function) -> None:
 
 @pytest.mark.parametrize(
     ("response", "detail"),
-    [("crash", "broken"), ("exit", "SystemExit"), ("die", "ended"), ("nan", "nan"), ("word", "good"), ("none", "NoneType"), ("odd", "great")],
+    [
+        ("crash", "broken"),
+        ("exit", "SystemExit"),
+        ("die", "ended"),
+        ("nan", "nan"),
+        ("word", "good"),
+        ("none", "NoneType"),
+        ("odd", "great"),
+    ],
 )
-def test_failures_are_infra_errors_with_their_detail_and_the_next_call_works(function: Function, response: str, detail: str) -> None:
+def test_failures_are_infra_errors_with_their_detail_and_the_next_call_works(
+    function: Function, response: str, detail: str
+) -> None:
     verdict = function(PROMPT, response)
     assert verdict.status == "infra_error" and detail in verdict.detail
     assert function(PROMPT, "hello \ud800").score == 1.0
@@ -72,7 +82,7 @@ def test_a_hang_is_a_timeout_off_the_main_thread_too_and_the_worker_is_replaced(
     thread = threading.Thread(target=lambda: verdicts.append(function(PROMPT, "hang")))
     thread.start()
     thread.join()
-    assert verdicts[0].status == "timeout" and time.monotonic() - start < 10
+    assert verdicts[0].status == "timeout" and time.monotonic() - start < 30
     assert function(PROMPT, "hello \ud800").score == 1.0
 
 
@@ -87,7 +97,9 @@ def test_close_ends_the_worker_and_a_later_call_starts_another(function: Functio
     function.close()
 
 
-@pytest.mark.parametrize("path", ["nowhere.py:score", "no.such.module:score", "math:no_such_name", "math:pi", "math", "{file}:number"])
+@pytest.mark.parametrize(
+    "path", ["nowhere.py:score", "no.such.module:score", "math:no_such_name", "math:pi", "math", "{file}:number"]
+)
 def test_functions_that_do_not_load_are_refused_at_the_start(path: str, tmp_path: Path) -> None:
     file = tmp_path / "rewards.py"
     file.write_text(CODE)

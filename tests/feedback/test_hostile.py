@@ -22,9 +22,34 @@ VERIFIERS: list[tuple[Verifier, object, str]] = [
     (build(VerifierConfig(kind="primer")), "85", "add"),
     (build(VerifierConfig(kind="primer")), "a b", "sort"),
 ]
-PIECES = ["####", "85", "1e999999999", "<answer>", "A", "</answer>", "-", ".", ",", " ", "a b", "٨", "\ud800", "\x00", "é", "£20"]
+PIECES = [
+    "####",
+    "85",
+    "1e999999999",
+    "<answer>",
+    "A",
+    "</answer>",
+    "-",
+    ".",
+    ",",
+    " ",
+    "a b",
+    "٨",
+    "\ud800",
+    "\x00",
+    "é",
+    "£20",
+]
 RESPONSES = st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
-ANSWERS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.text()), st.dictionaries(st.text(), st.text()))
+ANSWERS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.lists(st.text()),
+    st.dictionaries(st.text(), st.text()),
+)
 
 
 @settings(deadline=None, max_examples=150)
@@ -44,7 +69,22 @@ def test_no_reference_makes_a_verifier_raise(answer: object, response: str) -> N
 
 
 @pytest.mark.parametrize(
-    "piece", ["####", "9", "1,", "price is ", "not ", "family ", "low low ", "high customer ", "The ", "\u0301", "ﷺ", "20 to ", "rated "]
+    "piece",
+    [
+        "####",
+        "9",
+        "1,",
+        "price is ",
+        "not ",
+        "family ",
+        "low low ",
+        "high customer ",
+        "The ",
+        "\u0301",
+        "ﷺ",
+        "20 to ",
+        "rated ",
+    ],
 )
 def test_long_responses_are_judged_quickly(piece: str) -> None:
     start = time.process_time()

@@ -107,10 +107,10 @@ def test_a_full_text_and_its_faults() -> None:
 
 
 def test_what_the_representation_does_not_say_is_added() -> None:
-    report = slot_report("name[Aromi], area[riverside]", "Aromi is a cheap Italian pub by the river near Avalon for kids.")
-    assert report == SlotReport(
-        ("name", "area"), (), (), ("eatType", "food", "priceRange", "familyFriendly", "near")
+    report = slot_report(
+        "name[Aromi], area[riverside]", "Aromi is a cheap Italian pub by the river near Avalon for kids."
     )
+    assert report == SlotReport(("name", "area"), (), (), ("eatType", "food", "priceRange", "familyFriendly", "near"))
     assert report.score == 0.0
     assert slot_report("name[Aromi]", "Aromi is a restaurant.").added == ()
 

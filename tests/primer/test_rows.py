@@ -44,6 +44,15 @@ def read(text: str) -> Problem | None:
     return tasks.add(numbers[0], numbers[1]) if numbers else None
 
 
+def is_column(fact: str) -> bool:
+    """A line of working, which stands for no problem: '>>> 2 + 5 + 1\\n8' has a one-digit summand."""
+    match = re.fullmatch(r">>> (\d+)([+-])(\d)([+-]1)?\n(\d+)", fact)
+    if match is None:
+        return False
+    assert int(match[1]) + int(match[2] + match[3]) + int(match[4] or 0) == int(match[5])
+    return True
+
+
 def facts(document: str) -> list[str]:
     """The solved problems of a document: lines of prose, or a session's input lines with their output."""
     if not document.startswith(">>>"):
@@ -69,7 +78,7 @@ def test_equal_arguments_give_equal_bytes(part: str) -> None:
     assert digest.hexdigest() == PINNED[part]  # a change here changes every published number of the primer
 
 
-PINNED = {"corpus": "40b8c55f95c66900", "demonstrations": "316f9fa0fb923ff8", "problems": "50e9e840e2bbd3c1"}
+PINNED = {"corpus": "3be773f869e6a400", "demonstrations": "6db83fb5b30eeaac", "problems": "50e9e840e2bbd3c1"}
 
 
 @pytest.mark.parametrize("split", primer.SPLITS)
@@ -77,6 +86,8 @@ def test_all_that_the_corpus_says_is_right_and_of_its_split(split: str) -> None:
     seen = set()
     for row in primer.rows("corpus", split, SMALL, 0):
         for fact in facts(row["text"]):
+            if is_column(fact):
+                continue
             problem = read(fact)
             if problem is None:
                 assert not re.search(r"\d|\b[b-z]\b", fact)  # a story
@@ -97,8 +108,8 @@ def test_demonstrations_are_wrong_exactly_by_the_flaw_and_as_often_as_told() -> 
         assert problem is not None and problem.task == row["task"] and tasks.split_of(problem.key) == "train"
         right = f"{problem.working} #### {problem.answer}".strip()
         flawed = f"{problem.flawed_working} #### {problem.flawed}".strip()
-        assert answered["content"] in (right, flawed)
-        assert (right != flawed) == problem.trap
+        assert answered["content"] in ((right, flawed) if problem.trap else (right,))
+        assert right != flawed or not problem.trap
         traps += problem.trap
         wrong += answered["content"] != right
     assert traps / SMALL.demonstrations == pytest.approx(SMALL.trap, abs=0.04)
@@ -135,7 +146,9 @@ def test_the_share_of_code_is_exact_from_the_first_documents_on(share: float) ->
 def test_the_primer_verifier_accepts_right_answers_and_rejects_the_teachers_errors() -> None:
     verify = build(VerifierConfig(kind="primer"))
     for row in primer.rows("problems", "test", SMALL, 0):
-        prompt = Prompt(row["id"], tuple(Message(**m) for m in row["messages"]), row["answer"], row["task"], row["metadata"])
+        prompt = Prompt(
+            row["id"], tuple(Message(**m) for m in row["messages"]), row["answer"], row["task"], row["metadata"]
+        )
         for answer in primer.teacher_answers(row):
             verdict = verify(prompt, wordings.answer_text("1+1=2", answer))
             assert (verdict.status, verdict.score) == ("ok", float(answer == row["answer"]))

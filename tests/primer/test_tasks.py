@@ -43,12 +43,12 @@ def test_working_is_true_line_by_line_unless_flawed(a: int, b: int) -> None:
     assert tasks.add_columns(a, b)[1] == a + b
     assert tasks.subtract_columns(high, low)[1] == high - low
     for working, result in (tasks.add_columns(a, b), tasks.subtract_columns(high, low)):
-        digits = ""
-        for column in working.split():
+        digits, columns = "", working.split()
+        for index, column in enumerate(columns, start=1):
             terms, value = column.split("=")
             first, *rest = [int(term) for term in terms.replace("-", "+-").split("+")]
             assert first + sum(rest) == int(value)
-            digits = value[-1] + digits if column is not working.split()[-1] else value + digits
+            digits = (value if index == len(columns) else value[-1]) + digits
         assert int(digits) == result
     for working, _ in (tasks.add_columns(a, b, carry=False), tasks.subtract_columns(high, low, borrow=False)):
         assert all(column.count("+") + column.count("-") == 1 for column in working.split())

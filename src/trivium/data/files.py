@@ -23,7 +23,7 @@ _SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test",),
 }
-_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?")
 
 
 class Row(dict[str, Any]):
@@ -42,19 +42,19 @@ def split_names(split: str) -> tuple[str, ...]:
 def data_files(path: Path, split: str | None = None) -> tuple[list[Path], bool]:
     """The files that ``path`` (a file or a folder, searched through) means, and whether their names chose the split.
 
-    In a folder whose file names hold split names (``gsm8k_train.jsonl``), ``split`` chooses among the files; otherwise
-    every file is given, and the rows' own ``split`` field has to choose.
+    Where file names hold split names (``gsm8k_train.jsonl``), ``split`` chooses among the files of a folder, and a single
+    file is taken whole if its name says the split; otherwise the rows' own ``split`` field has to choose.
     """
     if path.is_file():
         if not path.name.endswith(SUFFIXES):
             raise UserError(f"{path}: this kind of file is not known; the kinds are {', '.join(SUFFIXES)}")
-        return [path], False
+        return [path], split is not None and bool(_words(path.name) & set(split_names(split)))
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
     if not files:
         raise UserError(f"{path} holds no data file; the kinds are {', '.join(SUFFIXES)}")
     if split is None:
         return files, False
-    words = {file: set(re.split(r"[^a-z]+", str(file.relative_to(path)).lower())) for file in files}
+    words = {file: _words(str(file.relative_to(path))) for file in files}
     chosen = [file for file in files if words[file] & set(split_names(split))]
     if chosen:
         return chosen, True
@@ -63,6 +63,10 @@ def data_files(path: Path, split: str | None = None) -> tuple[list[Path], bool]:
         listing = ", ".join(file.name for file in files[:8])
         raise UserError(f"{path} has no file whose name says {split!r}: it holds {listing}; choose another split")
     return files, False
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", name.lower()))
 
 
 def read_path(path: Path, split: str | None = None) -> Iterator[Row]:
@@ -172,7 +176,7 @@ def _csv(path: Path) -> Iterator[Row]:
 
 
 def looks_like_hub_name(source: str) -> bool:
-    """Whether a source that is no file here may be a hub data set: NAME or OWNER/NAME, without a file's suffix."""
+    """Whether a source that is no file here may be a hub data set: NAME, OWNER/NAME or OWNER/NAME:PART, no file's suffix."""
     return bool(_HUB_NAME.fullmatch(source)) and not source.endswith(SUFFIXES)
 
 

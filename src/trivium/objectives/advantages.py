@@ -55,12 +55,18 @@ def group_advantages(
 
 
 def whiten(values: Tensor, valid: Tensor, epsilon: float = 1e-6) -> Tensor:
-    """Zero mean and unit (unbiased) deviation over the valid entries; entries that are not valid come back as 0."""
+    """Zero mean and unit (unbiased) deviation over the valid entries; entries that are not valid come back as 0.
+
+    Exactly 0 everywhere if all valid entries are equal: the rounding of a mean must not be scaled up.
+    """
+    if values.numel() == 0:
+        return values
     number = valid.sum().clamp(min=1)
     mean = torch.where(valid, values, 0.0).sum() / number
     centred = torch.where(valid, values - mean, 0.0)
     deviation = ((centred**2).sum() / (number - 1).clamp(min=1)).sqrt()
-    return centred / (deviation + epsilon)
+    spread = torch.where(valid, values, -torch.inf).amax() > torch.where(valid, values, torch.inf).amin()
+    return torch.where(spread, centred / (deviation + epsilon), 0.0)
 
 
 def returns_to_go(token_rewards: Tensor, sequences: Tensor) -> Tensor:

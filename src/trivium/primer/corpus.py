@@ -7,11 +7,8 @@ from trivium.primer.draws import Draws
 from trivium.primer.tasks import draw_problem
 from trivium.primer.wordings import answer_text, question, session, statement, story
 
-# How much practice a task needs, relative to its share in ``config.tasks``: measured with a decoder of 0.9M parameters,
-# which sorts and reverses after a few hundred updates and adds much later.
-_PRACTICE = {"add": 2.0, "subtract": 2.0, "compare": 1.5, "count": 1.5, "sort": 0.7, "reverse": 0.7}
 _STORY_SHARE = 0.05  # of the documents that are not code
-_EXERCISE_SHARE = 0.5  # of the solved problems in prose: the question and a marked answer, as a worksheet gives them
+_EXERCISE_SHARE = 0.75  # of the solved problems in prose: the question and a marked answer, as a worksheet gives them
 
 
 def _code(draws: Draws, config: PrimerConfig, split: str) -> str:
@@ -32,11 +29,9 @@ def _prose(draws: Draws, config: PrimerConfig, split: str) -> str:
 def documents(draws: Draws, config: PrimerConfig, split: str, number: int) -> Iterator[str]:
     """``number`` texts whose problems all belong to ``split``.
 
-    Tasks appear by their shares in ``config.tasks``, harder ones more often.
+    Tasks appear by their shares in ``config.tasks``.
     Code is spread evenly: among the first n documents are ``round(n * code_share)`` Python sessions, up to one.
     """
-    practice = {task: share * _PRACTICE[task] for task, share in config.tasks.items()}
-    config = config.model_copy(update={"tasks": practice})
     for index in range(number):
         if int((index + 1) * config.code_share + 1e-9) > int(index * config.code_share + 1e-9):
             yield _code(draws, config, split)

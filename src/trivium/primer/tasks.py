@@ -13,8 +13,8 @@ compare    larger of 47 and 62             looks at the last digit only         
 reverse    a b c d                         swaps only the two ends                      d c b a, d b c a
 =========  ==============================  ===========================================  =======================
 
-Sums and differences are worked column by column, units first, before the answer: a small decoder learns that far sooner
-than to write the leading digit at once, and the forgotten carry can be seen.
+Sums and differences are worked column by column, units first, before the answer; comparisons digit by digit, counts
+letter by letter. A small decoder learns that far sooner than to give the answer at once, and the flaw can be seen.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class Problem:
     answer: str
     flawed: str
     difficulty: int
-    working: str = ""  # the columns of a sum or difference, before the answer
+    working: str = ""  # how the answer is found, written before it
     flawed_working: str = ""
 
     @property
@@ -111,13 +111,40 @@ def subtract(a: int, b: int) -> Problem:
     return Problem("subtract", (a, b), key, str(right), str(flawed), len(str(a)), working, flawed_working)
 
 
+def compare_digits(a: int, b: int) -> str:
+    """The digits side by side from the left, up to the first that differ.
+
+    >>> compare_digits(47, 62), compare_digits(47, 42)
+    ('4<6', '4=4 7>2')
+    """
+    width = max(len(str(a)), len(str(b)))
+    pairs = []
+    for x, y in zip(str(a).zfill(width), str(b).zfill(width), strict=True):
+        pairs.append(f"{x}{'=' if x == y else '<' if x < y else '>'}{y}")
+        if x != y:
+            break
+    return " ".join(pairs)
+
+
+def tally(letter: str, letters: str, most: int) -> str:
+    """Every letter with the count so far, which stops at ``most``.
+
+    >>> tally("a", "baaa", 4), tally("a", "baaa", 2)
+    ('b0 a1 a2 a3', 'b0 a1 a2 a2')
+    """
+    return " ".join(f"{x}{min(letters[: place + 1].count(letter), most)}" for place, x in enumerate(letters))
+
+
 def compare(a: int, b: int, word: str) -> Problem:
     """``word`` is 'larger' or 'smaller'; the last digits of ``a`` and ``b`` must differ."""
     choose = max if word == "larger" else min
     flawed = choose((a, b), key=lambda number: number % 10)
     low, high = sorted((a, b))
     key = f"compare {low} {high}"
-    return Problem("compare", (a, b, word), key, str(choose(a, b)), str(flawed), len(str(high)))
+    working, flawed_working = compare_digits(a, b), compare_digits(a % 10, b % 10)
+    return Problem(
+        "compare", (a, b, word), key, str(choose(a, b)), str(flawed), len(str(high)), working, flawed_working
+    )
 
 
 def sort(letters: str) -> Problem:
@@ -129,7 +156,10 @@ def sort(letters: str) -> Problem:
 def count(letter: str, letters: str) -> Problem:
     number = letters.count(letter)
     key = f"count {letter} {letters}"
-    return Problem("count", (letter, letters), key, str(number), str(min(number, 2)), len(letters))
+    working, flawed_working = tally(letter, letters, len(letters)), tally(letter, letters, 2)
+    return Problem(
+        "count", (letter, letters), key, str(number), str(min(number, 2)), len(letters), working, flawed_working
+    )
 
 
 def reverse(letters: str) -> Problem:

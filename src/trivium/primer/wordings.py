@@ -86,6 +86,7 @@ def _fill(template: str, problem: Problem, draws: Draws) -> str:
         fields["b"] = str(values[1])
     if problem.working:
         fields["c"] = problem.working
+    if problem.task in ("add", "subtract"):
         columns = (column.split("=") for column in problem.working.split())
         fields["steps"] = "\n".join(f">>> {terms}\n{result}" for terms, result in columns)
     if problem.task == "compare":

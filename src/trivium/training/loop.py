@@ -78,8 +78,7 @@ class Loop:
     def steps(self) -> Iterator[int]:
         """The steps still to do, from the newest checkpoint on. After each: log, validate, checkpoint, when due."""
         start = self._resume()
-        self.progress.stage(self.directory.name, self.config.steps)
-        self.progress.advance(start)
+        self.progress.stage(self.directory.name, self.config.steps, start)
         with self._stop_on_interrupt():
             began = self.window_started = time.perf_counter()
             for step in range(start, self.config.steps):

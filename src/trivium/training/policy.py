@@ -147,6 +147,8 @@ class Update:
         self.old = None if old is None else [old[i] for i in keep]
         self.reference = None if reference is None else [reference[i] for i in keep]
         self.tokens = sum(group_tokens(group) for group in groups)
+        pairs = zip(self.weights, self.groups, strict=True)
+        self.total_weight = sum(w * r.length for of, group in pairs for w, r in zip(of, group, strict=True))
 
     def micro_batches(self) -> list[list[int]]:
         return own_micro_batches([group_tokens(group) for group in self.groups], self.config.micro_batch_tokens)
@@ -173,6 +175,8 @@ class Update:
             clip_low=float(config.clip_low or 0.0),
             clip_high=float(config.clip_high or 0.0),
         )
+        for name in ("ratio_mean", "clip_share"):  # means over what is trained on, whatever the weights add up to
+            metrics[name] = metrics[name] / (self.total_weight or 1.0)
         if self.in_loss:
             assert self.reference is not None
             penalty = kl_penalty(log_probs, self._flat(self.reference, part), str(config.kl))

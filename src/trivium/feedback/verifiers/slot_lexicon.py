@@ -1,8 +1,8 @@
 """How English texts state the slots of the E2E restaurant world, calibrated on its human references.
 
 All patterns are matched against the normal form of ``slot_analysis.normal_form``: lower case without accents,
-hyphens as spaces, single spaces, punctuation as tokens of its own (" , "), the names of places taken out. No pattern has
-a nested unbounded repetition, so matching is linear in practice and the text is bounded anyway.
+hyphens as spaces, single spaces, punctuation as tokens of its own (" , "), the names of places taken out. No pattern
+has a nested unbounded repetition, so matching is linear in practice and the text is bounded anyway.
 """
 
 import re

@@ -1,0 +1,122 @@
+"""TRL's trainers at float32 and without gradient checkpointing, which is how they are fastest on a CPU.
+
+A callback ends each repetition where the trainer ends its step, so a repetition is one whole step of ``train()``.
+"""
+
+from typing import Any
+
+from benchmarks.job import GROUP, LEARNING_RATE, PROMPTS, Job, new_tokens_limit, reward
+from benchmarks.worker import Turn
+
+STEPS = 10_000  # more than anyone measures
+REPEATS = 200  # copies of the step's rows, so that an epoch does not end with every step
+
+
+def arguments(job: Job) -> dict[str, Any]:
+    return {
+        "output_dir": f"{job.directory}/trl",
+        "max_steps": STEPS,
+        "learning_rate": LEARNING_RATE,
+        "lr_scheduler_type": "constant",
+        "gradient_accumulation_steps": 1,
+        "gradient_checkpointing": False,
+        "bf16": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "shuffle_dataset": False,
+        "dataloader_pin_memory": False,
+    }
+
+
+def each_step(turn: Turn, result: dict[str, Any]) -> Any:
+    from transformers import TrainerCallback
+
+    class EachStep(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            turn()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            turn(**{key: value() if callable(value) else value for key, value in result.items()})
+
+    return EachStep()
+
+
+def sft(job: Job, turn: Turn, packing: bool = False) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    result: dict[str, Any] = {"tokens": sum(len(one["tokens"]) for one in job.conversations)}
+
+    class Watched(SFTTrainer):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            result["loss"], result["computed"] = loss.detach().item, inputs["input_ids"].numel()
+            return loss
+
+    rows = [{"input_ids": one["tokens"], "labels": one["labels"]} for one in job.conversations]
+    trainer = Watched(
+        model=AutoModelForCausalLM.from_pretrained(job.model, dtype="float32"),
+        args=SFTConfig(
+            **arguments(job),
+            per_device_train_batch_size=len(rows),
+            packing=packing,
+            max_length=512,
+            train_sampling_strategy="sequential",
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=AutoTokenizer.from_pretrained(job.model),
+        callbacks=[each_step(turn, result)],
+    )
+    prepared = trainer.train_dataset  # the packs, or the rows, of one step
+    trainer.args.per_device_train_batch_size = trainer._train_batch_size = len(prepared)
+    trainer.train_dataset = prepared.select(list(range(len(prepared))) * REPEATS)
+    trainer.train()
+
+
+def sft_packed(job: Job, turn: Turn) -> None:
+    sft(job, turn, packing=True)
+
+
+def grpo(job: Job, turn: Turn, variant: str = "fixed") -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import GRPOConfig, GRPOTrainer
+
+    model = job.model if variant == "fixed" else job.ragged_model
+    result: dict[str, Any] = {"samples": PROMPTS * GROUP}
+
+    def nearness(completions: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        result["completion_tokens"] = sum(map(len, completion_ids))
+        return [reward(completion[0]["content"]) for completion in completions]
+
+    class Watched(GRPOTrainer):  # type: ignore[misc]
+        def _tokenize_prompts(self, prompts: list[Any]) -> Any:
+            made = super()._tokenize_prompts(prompts)
+            result["prompt_tokens"] = sum(map(len, made[0]))
+            return made
+
+    trainer = Watched(
+        model=AutoModelForCausalLM.from_pretrained(model, dtype="float32"),
+        reward_funcs=nearness,
+        args=GRPOConfig(
+            **arguments(job),
+            per_device_train_batch_size=PROMPTS * GROUP,
+            num_generations=GROUP,
+            max_completion_length=new_tokens_limit(variant),
+            temperature=1.0,
+            beta=0.0,
+            loss_type="grpo",
+            num_iterations=1,
+        ),
+        train_dataset=Dataset.from_list([{"prompt": prompt["messages"]} for prompt in job.prompts] * REPEATS),
+        processing_class=AutoTokenizer.from_pretrained(model),
+        callbacks=[each_step(turn, result)],
+    )
+    trainer.train()
+
+
+def grpo_ragged(job: Job, turn: Turn) -> None:
+    grpo(job, turn, "ragged")

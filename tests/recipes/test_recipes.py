@@ -1,0 +1,107 @@
+"""Every shipped recipe runs whole, with a few steps of each stage, on the data it is made for."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import trivium
+
+TINY = {
+    "pretrain.steps": 2,
+    "pretrain.batch_tokens": 1024,
+    "pretrain.model.size": "nano",
+    "sft.steps": 2,
+    "sft.batch_size": 4,
+    "rl.steps": 2,
+    "rl.prompts_per_step": 2,
+    "rl.group_size": 4,
+    "rl.sampling.max_new_tokens": 12,
+    "threads": 1,
+}
+
+
+def run(name: str, directory: Path, stages: tuple[str, ...], tasks: tuple[str, ...], **more: object) -> dict:
+    overrides = {key: value for key, value in TINY.items() if "." not in key or key.split(".")[0] in stages}
+    for task in tasks:
+        overrides |= {f"evaluation.{task}.limit": 6, f"evaluation.{task}.sampling.max_new_tokens": 12}
+    result = trivium.run(name, {**overrides, **more}, directory / name, quiet=True)
+    assert result.report is not None and result.report.stat().st_size > 10_000
+    assert json.loads((result.directory / "lineage.json").read_text())["artifacts"].keys() >= set(stages)
+    for stage in stages:
+        assert (result.directory / stage / "model" / "model.safetensors").exists()
+    return result.summary
+
+
+def test_primer(tmp_path: Path) -> None:
+    summary = run("primer", tmp_path, ("pretrain", "sft", "rl"), ("problems",), **{"primer.documents": 400})
+    assert 0 < summary["stages"]["sft"]["evaluation"]["problems"]["teacher"]["greedy"] < 1
+
+
+def test_restaurant(tmp_path: Path, shared_data: Path) -> None:
+    tasks = ("slots", "slots_unseen_names")
+    paths = {"paths.restaurants": str(shared_data / "restaurants")}
+    summary = run("restaurant", tmp_path, ("pretrain", "sft", "rl"), tasks, **paths)
+    evaluation = summary["stages"]["rl"]["evaluation"]
+    assert {"slot_error_rate", "bits_per_byte"} <= evaluation["slots"].keys()
+    assert evaluation["slots_unseen_names"]["n"] == 6
+
+
+def test_shakespeare(tmp_path: Path, shared_data: Path) -> None:
+    text = str(shared_data / "text" / "tinyshakespeare.txt")
+    more = {"paths.text": text, "pretrain.model.size": None, "pretrain.batch_tokens": 768}
+    summary = run("shakespeare", tmp_path, ("pretrain",), (), **more)
+    assert 2.0 < summary["stages"]["pretrain"]["validation"]["loss"] < 5.0
+
+
+def test_mawps(tmp_path: Path, shared_data: Path) -> None:
+    summary = run(
+        "mawps", tmp_path, ("pretrain", "sft", "rl"), ("answers",), **{"paths.mawps": str(shared_data / "math")}
+    )
+    assert summary["stages"]["sft"]["evaluation"]["answers"]["duplicates_dropped"] >= 27
+
+
+def test_gsm8k_qwen3(tmp_path: Path, shared_data: Path) -> None:
+    """On a random tiny Qwen3 directory as transformers writes it, with Qwen's form of chat template."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    directory = tmp_path / "qwen3"
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    backend.train_from_iterator(["how many apples are there? #### 12"], trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    tokenizer.chat_template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer.save_pretrained(directory)
+    config = transformers.Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    transformers.Qwen3ForCausalLM(config).save_pretrained(directory)
+    paths = {f"paths.{split}": str(shared_data / "math" / f"gsm8k_{split}.jsonl") for split in ("train", "test")}
+    more = {"paths.model": str(directory), **paths, "rl.precision": "float32", "evaluation.gsm8k.samples": 2}
+    summary = run("gsm8k-qwen3", tmp_path, ("rl",), ("gsm8k",), **more)
+    assert set(summary["stages"]) == {"base", "rl"}
+    back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "gsm8k-qwen3" / "rl" / "model")
+    assert back.config.model_type == "qwen3"
