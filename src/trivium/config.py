@@ -17,17 +17,22 @@ class Strict(BaseModel):
 class SourceConfig(Strict):
     """Where rows come from, and how they become documents, conversations or prompts."""
 
-    source: str = Field(description="'primer', a file (.txt .jsonl .json .parquet .csv), a folder, or a hub data set (OWNER/NAME or OWNER/NAME:PART)")
+    source: str = Field(
+        description="'primer', a file (.txt .jsonl .json .parquet .csv), a folder, or a hub data set (OWNER/NAME or OWNER/NAME:PART)"
+    )
     part: str | None = Field(None, description="primer: corpus, demonstrations or problems; hub: configuration")
     split: str | None = Field(None, description="split name: train, validation, test (adapters may have more)")
-    adapter: str | None = Field(None, description="named conversion of raw rows, such as 'e2e'; default: by field names")
+    adapter: str | None = Field(
+        None, description="named conversion of raw rows, such as 'e2e'; default: by field names"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the adapter")
     fields: dict[str, str] = Field(
         default_factory=dict,
         description="field map, ours to theirs: {prompt: question}; a value with braces is a template: '{a} #### {b}'",
     )
     portion: tuple[float, float] | None = Field(
-        None, description="corpora: keep this part of each document's characters; [0.9, 1.0] holds out the end of a text"
+        None,
+        description="corpora: keep this part of each document's characters; [0.9, 1.0] holds out the end of a text",
     )
     weight: float = Field(1.0, gt=0, description="share in a mixture, relative to the other sources")
     limit: int | None = Field(None, ge=1, description="use at most this many rows")
@@ -36,11 +41,15 @@ class SourceConfig(Strict):
 class ModelConfig(Strict):
     """The decoder: a size name, or explicit dimensions; whatever is left out is derived and printed."""
 
-    size: Literal["nano", "micro", "mini", "small"] | None = Field("nano", description="nano 0.9M, micro 2M, mini 25M, small 110M")
+    size: Literal["nano", "micro", "mini", "small"] | None = Field(
+        "nano", description="nano 0.9M, micro 2M, mini 25M, small 110M"
+    )
     layers: int | None = Field(None, ge=1, description="decoder layers")
     hidden_size: int | None = Field(None, ge=8, description="width")
     heads: int | None = Field(None, ge=1, description="query heads")
-    kv_heads: int | None = Field(None, ge=1, description="key and value heads (fewer than heads: grouped-query attention)")
+    kv_heads: int | None = Field(
+        None, ge=1, description="key and value heads (fewer than heads: grouped-query attention)"
+    )
     head_dim: int | None = Field(None, ge=2, description="width of one head")
     mlp_size: int | None = Field(None, ge=8, description="width of the gated MLP")
     context_length: int = Field(256, ge=8, description="most tokens of one sequence")
@@ -78,11 +87,15 @@ class TrainingConfig(Strict):
     """What every stage that takes gradients shares."""
 
     steps: int = Field(1000, ge=1, description="updates of the optimiser (rl: rollout iterations)")
-    micro_batch_tokens: int = Field(16384, ge=1, description="most tokens in one forward pass; gradients do not depend on it")
+    micro_batch_tokens: int = Field(
+        16384, ge=1, description="most tokens in one forward pass; gradients do not depend on it"
+    )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="compute type; weights and moments stay float32")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="compute type; weights and moments stay float32"
+    )
     compile: bool = Field(False, description="torch.compile the blocks")
     gradient_checkpointing: bool = Field(False, description="recompute each block in the backward pass")
     max_nonfinite: int = Field(5, ge=1, description="non-finite steps in a row (each skipped) that end the run")
@@ -108,7 +121,6 @@ class SamplingConfig(Strict):
     stop: list[str] = Field(default_factory=list, description="strings that end a response")
 
 
-
 class PretrainConfig(TrainingConfig):
     kind: Literal["pretrain"] = "pretrain"
     init: str | None = Field(None, description="continue from this stage, directory or hub name; none: fresh weights")
@@ -117,7 +129,8 @@ class PretrainConfig(TrainingConfig):
     data: list[SourceConfig] = Field(description="corpora, mixed by weight")
     validation: list[SourceConfig] = Field(default_factory=list, description="held-out corpora")
     packing: Literal["documents", "blocks"] = Field(
-        "documents", description="documents: whole, never attending to each other; blocks: random windows of the joined text"
+        "documents",
+        description="documents: whole, never attending to each other; blocks: random windows of the joined text",
     )
     batch_tokens: int = Field(8192, ge=1, description="tokens an update")
     limit_tokens: int | None = Field(None, ge=1, description="read at most this many tokens from the corpora")
@@ -145,18 +158,28 @@ class RLConfig(TrainingConfig):
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     epochs: int = Field(1, ge=1, description="passes over one iteration's rollouts")
     minibatches: int = Field(1, ge=1, description="updates a pass")
-    advantage: Literal["group_mean", "group_zscore", "leave_one_out", "batch_zscore"] | None = Field(None, description="baseline and scale")
+    advantage: Literal["group_mean", "group_zscore", "leave_one_out", "batch_zscore"] | None = Field(
+        None, description="baseline and scale"
+    )
     ratio: Literal["token", "sequence"] | None = Field(None, description="importance ratio per token or per sequence")
-    clipping: Literal["symmetric", "higher", "capped_weight", "none"] | None = Field(None, description="how the ratio is bounded")
+    clipping: Literal["symmetric", "higher", "capped_weight", "none"] | None = Field(
+        None, description="how the ratio is bounded"
+    )
     clip_low: float | None = Field(None, ge=0, description="1 - clip_low is the lower bound of the ratio")
     clip_high: float | None = Field(None, ge=0, description="1 + clip_high is the upper bound of the ratio")
-    aggregation: Literal["token", "sequence", "constant"] | None = Field(None, description="mean over tokens, over sequence means, or sum over G * L_max")
-    kl: Literal["none", "reward", "k2", "k3"] | None = Field(None, description="KL to the reference: none, in the reward (k1), or in the loss")
+    aggregation: Literal["token", "sequence", "constant"] | None = Field(
+        None, description="mean over tokens, over sequence means, or sum over G * L_max"
+    )
+    kl: Literal["none", "reward", "k2", "k3"] | None = Field(
+        None, description="KL to the reference: none, in the reward (k1), or in the loss"
+    )
     kl_coefficient: float | None = Field(None, ge=0, description="weight of the KL")
     reference: Literal["frozen", "moving", "none"] | None = Field(None, description="reference policy")
     reference_decay: float = Field(0.99, ge=0, le=1, description="moving reference: share kept each iteration")
     resample: int | None = Field(None, ge=0, description="most extra rounds that replace groups without spread")
-    overlong: Literal["keep", "mask", "penalty"] | None = Field(None, description="truncated rollouts: keep, mask from the loss, or soft penalty")
+    overlong: Literal["keep", "mask", "penalty"] | None = Field(
+        None, description="truncated rollouts: keep, mask from the loss, or soft penalty"
+    )
     overlong_window: int = Field(16, ge=1, description="penalty: grows over this many last tokens")
     shared_prompts: bool = Field(True, description="train the prompt of a group once")
     slots: int = Field(256, ge=1, description="responses generated at a time; the key-value cache grows with it")
@@ -191,7 +214,9 @@ class PrimerConfig(Strict):
     letters: int = Field(5, ge=2, le=8, description="most letters to sort, count or reverse")
     alphabet: int = Field(16, ge=8, le=26, description="the letters are the first so many of the alphabet")
     trap: float = Field(0.4, ge=0, le=1, description="share of problems on which the teacher's flaw changes the answer")
-    forget: float = Field(0.8, ge=0, le=1, description="how often the teacher forgets a carry, and falls for its other flaws")
+    forget: float = Field(
+        0.8, ge=0, le=1, description="how often the teacher forgets a carry, and falls for its other flaws"
+    )
     tasks: dict[str, float] = Field(
         default_factory=lambda: {"add": 2.0, "sort": 1.0, "count": 1.0, "compare": 1.0, "reverse": 1.0},
         description="tasks and their shares: add, subtract, sort, count, compare, reverse",
@@ -210,7 +235,9 @@ class RecipeConfig(Strict):
     )
     primer: PrimerConfig = Field(default_factory=PrimerConfig)
     stages: dict[str, StageConfig] = Field(description="the stages in the order they run")
-    evaluation: dict[str, TaskConfig] = Field(default_factory=dict, description="tasks every stage's model is evaluated on")
+    evaluation: dict[str, TaskConfig] = Field(
+        default_factory=dict, description="tasks every stage's model is evaluated on"
+    )
 
     @model_validator(mode="before")
     @classmethod

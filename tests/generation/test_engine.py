@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.generation.tiny import KINDS, decoder_of, plain_greedy, plain_logits
+
 from trivium.data.ragged import batch_groups
 from trivium.errors import UserError
 from trivium.generation.engine import Engine
@@ -199,7 +199,9 @@ def test_every_token_is_told_as_it_is_drawn() -> None:
     engine = Engine(decoder_of(), slots=2)
     requests = ragged_requests(5)
     completions = flat(
-        engine.generate(requests, SAMPLED, on_token=lambda request, _, token: told.setdefault(request.id, []).append(token))
+        engine.generate(
+            requests, SAMPLED, on_token=lambda request, _, token: told.setdefault(request.id, []).append(token)
+        )
     )
     assert told == {request.id: item.tokens for request, item in zip(requests, completions, strict=True)}
 

@@ -78,7 +78,7 @@ def test_equal_arguments_give_equal_bytes(part: str) -> None:
     assert digest.hexdigest() == PINNED[part]  # a change here changes every published number of the primer
 
 
-PINNED = {"corpus": "3be773f869e6a400", "demonstrations": "6db83fb5b30eeaac", "problems": "50e9e840e2bbd3c1"}
+PINNED = {"corpus": "3be773f869e6a400", "demonstrations": "d75e99327efe2aab", "problems": "50e9e840e2bbd3c1"}
 
 
 @pytest.mark.parametrize("split", primer.SPLITS)
@@ -108,10 +108,10 @@ def test_demonstrations_are_wrong_exactly_by_the_flaw_and_as_often_as_told() -> 
         assert problem is not None and problem.task == row["task"] and tasks.split_of(problem.key) == "train"
         right = f"{problem.working} #### {problem.answer}".strip()
         flawed = f"{problem.flawed_working} #### {problem.flawed}".strip()
-        assert answered["content"] in ((right, flawed) if problem.trap else (right,))
+        assert answered["content"] in (right, flawed)
         assert right != flawed or not problem.trap
         traps += problem.trap
-        wrong += answered["content"] != right
+        wrong += not answered["content"].endswith(f"#### {problem.answer}")
     assert traps / SMALL.demonstrations == pytest.approx(SMALL.trap, abs=0.04)
     assert wrong / traps == pytest.approx(SMALL.forget, abs=0.05)
 

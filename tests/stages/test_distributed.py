@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-
 from tests.stages.tiny import STAGES, metrics, run_stage
 from tests.stages.worker import MUON, cut_stage
+
 from trivium.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

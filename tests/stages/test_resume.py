@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.stages.tiny import STAGES, metrics, run_stage, start_command, write_recipe
 
 import trivium.stages.pretrain
 import trivium.stages.rl
 import trivium.stages.sft
-from tests.stages.tiny import STAGES, metrics, run_stage, start_command, write_recipe
 from trivium.training import checkpoint
 
 STAGE_MODULES = {name: getattr(trivium.stages, name) for name in STAGES}
@@ -61,9 +61,7 @@ def kill_after(process: "subprocess.Popen[str]", lines: int, file: Path) -> None
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_at_a_random_point_the_command_ends_in_the_same_bits(
-    finished: Path, tmp_path: Path, stage: str
-) -> None:
+def test_killed_at_a_random_point_the_command_ends_in_the_same_bits(finished: Path, tmp_path: Path, stage: str) -> None:
     """Weights, optimiser moments, metrics and rollouts of the real command, killed and given again."""
     run, arguments = command(finished, tmp_path, stage)
     process = start_command(*arguments)

@@ -68,8 +68,6 @@ RECIPE: dict[str, Any] = {
 }
 
 
-
-
 def write_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> Path:
     """tiny.yaml in ``folder``, with ``{"rl.steps": 2}`` put in."""
     values = apply_overrides(RECIPE, overrides or {})

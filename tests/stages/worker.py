@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from tests.stages.tiny import run_stage
+
 from trivium.training.loop import Loop
 
 MUON = {"pretrain.optimizer.name": "muon", "pretrain.steps": 4, "pretrain.checkpoint_every": 0}

@@ -46,7 +46,9 @@ def _portion(document: Document, config: SourceConfig) -> Document:
     """The part of the document's characters that the source keeps, such as [0.0, 0.9]: the first nine tenths."""
     start, end = config.portion or (0.0, 1.0)
     if not 0 <= start < end <= 1:
-        raise UserError(f"{config.source}: portion is [{start}, {end}]; it goes from one share to a larger, within 0 and 1")
+        raise UserError(
+            f"{config.source}: portion is [{start}, {end}]; it goes from one share to a larger, within 0 and 1"
+        )
     size = len(document.text)
     return Document(document.text[int(size * start) : int(size * end)])
 

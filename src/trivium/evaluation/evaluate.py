@@ -41,7 +41,9 @@ def evaluate_stage(context: "StageContext", model: Path) -> dict[str, Any]:
     device = choose_device(context.recipe)
     tokenizer = Tokenizer.load(model)
     decoder = load_model(model, device=device).eval()
-    examiner = Examiner(context.recipe, Engine(decoder, decode=tokenizer.decode), tokenizer, device)
+    precision = torch.bfloat16 if context.config.precision == "bfloat16" else None
+    engine = Engine(decoder, decode=tokenizer.decode, autocast=precision)
+    examiner = Examiner(context.recipe, engine, tokenizer, device)
     tasks = {name: examiner.examine(name, task) for name, task in context.recipe.evaluation.items()}
     return {"stage": context.name, "tasks": tasks}
 
@@ -109,7 +111,9 @@ class Examiner:
         found = [prompt for part in sources.prompts(task.prompts, self.recipe) for prompt in part]
         kept, dropped = drop_duplicates(found, _training_records(self.recipe.model_dump_json()))
         if not kept:
-            raise UserError(f"evaluation.{name}: all {len(found)} prompts also occur in the training data; choose held-out ones")
+            raise UserError(
+                f"evaluation.{name}: all {len(found)} prompts also occur in the training data; choose held-out ones"
+            )
         return kept[: task.limit], dropped
 
     def _sample(self, prompts: Sequence[Prompt], task: TaskConfig, samples: int) -> list[list[Rollout]]:
@@ -207,7 +211,12 @@ def _by_task(prompts: Sequence[Prompt], right: Sequence[bool], judged: Sequence[
     named = {}
     for task in sorted(groups) if len(groups) > 1 else ():
         interval = wilson(sum(groups[task]), len(groups[task]))
-        named[task] = {"n": len(groups[task]), "accuracy": interval.estimate, "low": interval.low, "high": interval.high}
+        named[task] = {
+            "n": len(groups[task]),
+            "accuracy": interval.estimate,
+            "low": interval.low,
+            "high": interval.high,
+        }
     return named
 
 
@@ -217,7 +226,9 @@ def _slot_numbers(task: TaskConfig, prompts: Sequence[Prompt], answers: Sequence
         return {}
     reports = [slot_report(prompt.answer["mr"], rollout.text) for prompt, rollout in zip(prompts, answers, strict=True)]
     total = max(1, sum(report.slots for report in reports))
-    kinds = {kind: sum(len(getattr(report, kind)) for report in reports) for kind in ("omitted", "contradicted", "added")}
+    kinds = {
+        kind: sum(len(getattr(report, kind)) for report in reports) for kind in ("omitted", "contradicted", "added")
+    }
     return {
         "slot_error_rate": sum(kinds.values()) / total,
         **{f"slots_{kind}": count / total for kind, count in kinds.items()},

@@ -21,8 +21,8 @@ OnToken = Callable[[Request, Completion, int], None]  # called for every token, 
 class Engine:
     """Generates with ``decoder``; holds no copy of its weights, so a training step shows in the next token.
 
-    ``slots`` bounds the responses at work at a time (the cache grows with it), ``prefill_tokens`` the prompt tokens of one
-    forward pass. ``decode`` turns token ids into text and is needed for stop strings alone. ``version`` counts the weight
+    ``slots`` bounds the responses at work at a time, as does ``cache_bytes`` the memory of their keys and values;
+    ``prefill_tokens`` bounds the prompt tokens of one forward pass. ``decode`` turns token ids into text and is needed for stop strings alone. ``version`` counts the weight
     updates and is written on every completion. ``autocast`` is the compute type (None: that of the weights).
     """
 
@@ -31,11 +31,12 @@ class Engine:
         decoder: Decoder,
         slots: int = 256,
         prefill_tokens: int = 16384,
+        cache_bytes: int = 8 << 30,
         decode: Callable[[list[int]], str] | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.decoder, self.slots, self.prefill_tokens, self.decode = decoder, slots, prefill_tokens, decode
-        self.autocast = autocast
+        self.autocast, self.cache_bytes = autocast, cache_bytes
         self.version = 0
         self.cache: KVCache | None = None
         self.graphs: StepGraphs | None = None
@@ -49,7 +50,7 @@ class Engine:
         """
         self._check(requests, settings)
         context = self.decoder.config.context_length
-        scheduler = Scheduler(requests, settings, seed, self.slots, context, self.version)
+        scheduler = Scheduler(requests, settings, seed, self._slots(requests, settings), context, self.version)
         device = self.decoder.embedding.weight.device
         cache = self._cache(scheduler, device)
         training = self.decoder.training
@@ -85,10 +86,19 @@ class Engine:
         if settings.stop_strings and self.decode is None:
             raise UserError("stop strings need a tokenizer: make the engine with `decode`")
 
+    def _slots(self, requests: Sequence[Request], settings: SamplingSettings) -> int:
+        """As many slots as ``slots`` and ``cache_bytes`` allow for the longest of the requests; at least one."""
+        config = self.decoder.config
+        wanted = (len(r.prompt) + (r.max_new_tokens or settings.max_new_tokens) for r in requests)
+        longest = min(max(wanted, default=1), config.context_length)
+        size = (self.autocast or self.decoder.embedding.weight.dtype).itemsize
+        slot = 2 * config.layers * config.kv_heads * config.head_dim * longest * size
+        return max(1, min(self.slots, self.cache_bytes // slot))
+
     def _cache(self, scheduler: Scheduler, device: torch.device) -> KVCache:
         groups = scheduler.waiting
         length = max((item.length + item.limit for group in groups for item in group), default=1)
-        slots = min(self.slots, sum(map(len, groups)))
+        slots = min(scheduler.slots, sum(map(len, groups)))
         cache = self.cache
         if cache is None or cache.slots < slots or cache.length < length or cache.keys[0].device != device:
             self.cache = cache = self.graphs = None  # free the old ones before the new one is taken
@@ -163,7 +173,9 @@ class Engine:
         if not settings.stop_strings:
             return False
         assert self.decode is not None
-        tail = max(map(len, settings.stop_strings)) + 8  # a token is at least one character of the text's end, or a byte
+        tail = (
+            max(map(len, settings.stop_strings)) + 8
+        )  # a token is at least one character of the text's end, or a byte
         text = self.decode(completion.tokens[-4 * tail :])
         return any(stop in text for stop in settings.stop_strings)
 

@@ -47,7 +47,13 @@ class Scheduler:
     """First come, first served, over ``slots`` slots; the responses of a request start together when they fit."""
 
     def __init__(
-        self, requests: Sequence[Request], settings: SamplingSettings, seed: int, slots: int, context_length: int, version: int
+        self,
+        requests: Sequence[Request],
+        settings: SamplingSettings,
+        seed: int,
+        slots: int,
+        context_length: int,
+        version: int,
     ) -> None:
         self.slots = slots
         self.active: list[Active] = []

@@ -14,7 +14,9 @@ def groups_without_spread(rewards: Tensor, groups: Tensor, valid: Tensor) -> Ten
     Judged on the full group, by largest against smallest, so that rounding in a mean can never make up a difference.
     """
     count = int(groups.max()) + 1 if groups.numel() else 0
-    low = rewards.new_full((count,), torch.inf).scatter_reduce_(0, groups, torch.where(valid, rewards, torch.inf), "amin")
+    low = rewards.new_full((count,), torch.inf).scatter_reduce_(
+        0, groups, torch.where(valid, rewards, torch.inf), "amin"
+    )
     high = rewards.new_full((count,), -torch.inf).scatter_reduce_(
         0, groups, torch.where(valid, rewards, -torch.inf), "amax"
     )

@@ -11,4 +11,3 @@ def imitation_loss(log_probs: Tensor, total: int) -> tuple[Tensor, dict[str, Ten
     those of the four tokens together; a mean of the means would count the lone token three times.
     """
     return -log_probs.sum() / max(total, 1), {}
-

@@ -82,6 +82,8 @@ def policy_loss(
         metrics = {
             "ratio_mean": (weights * weight).sum(),
             "clip_share": (weights * clipped).sum(),
-            "max/ratio_deviation": torch.where(used, (weight - 1).abs(), 0.0).amax() if weight.numel() else weight.sum(),
+            "max/ratio_deviation": torch.where(used, (weight - 1).abs(), 0.0).amax()
+            if weight.numel()
+            else weight.sum(),
         }
     return -(weights * surrogate).sum(), metrics

@@ -1,4 +1,4 @@
-"""The teacher: right wherever its flaw does no harm, and in a trap wrong with probability ``forget``."""
+"""The teacher: goes by its flaw with probability ``forget``, which makes it wrong in a trap and nowhere else."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,8 +22,12 @@ def answer_distribution(problem: Problem, forget: float) -> dict[str, float]:
 
 
 def teach(problem: Problem, forget: float, draws: Draws) -> str:
-    """One answer of the teacher, as it stands in the chat: '7+8=15 2+5=7 #### 75'."""
-    if problem.trap and draws.chance(forget):
+    """One answer of the teacher, as it stands in the chat: '7+8=15 2+5=7 #### 75'.
+
+    The flaw shows in the working even where it does no harm: a teacher that compares last digits alone writes '5>1' for
+    35 and 21 too. Were it careful just there, its working would teach the right way.
+    """
+    if draws.chance(forget):
         return answer_text(problem.flawed_working, problem.flawed)
     return answer_text(problem.working, problem.answer)
 

@@ -61,23 +61,29 @@ def main(context: StageContext) -> dict[str, object]:
             groups = select(sampled, config)
         with loop.phase("score"), loop.autocast():
             monitored = reference is not None and (config.kl != "none" or (step + 1) % config.log_every == 0)
-            at_reference = score_groups(reference, groups, sampler.settings, config, device) if monitored and reference else None
+            at_reference = (
+                score_groups(reference, groups, sampler.settings, config, device) if monitored and reference else None
+            )
             old = None if strictly_on_policy else score_groups(policy, groups, sampler.settings, config, device)
             advantages = token_advantages(groups, at_reference, config)
         with loop.phase("update"):
             metrics = sample_metrics(sampled, config) | kl_metric(groups, at_reference)
-            for chosen in minibatches(len(groups), context, step):
+            for number, chosen in enumerate(minibatches(len(groups), context, step)):
                 update = Update(
                     [groups[index] for index in chosen],
                     [advantages[index] for index in chosen],
-                    old and [old[index] for index in chosen],
+                    # the first update still has the policy that sampled: its own forward pass is the behaviour policy
+                    [old[index] for index in chosen] if old and number else None,
                     at_reference and [at_reference[index] for index in chosen],
                     config,
                     sampler.settings,
                     device,
                 )
                 loop.update(
-                    update.micro_batches(), lambda part: update.loss(policy, part), tokens=update.tokens, metrics=metrics
+                    update.micro_batches(),
+                    lambda part: update.loss(policy, part),
+                    tokens=update.tokens,
+                    metrics=metrics,
                 )
             if config.reference == "moving" and reference is not None:
                 follow(reference, policy, config.reference_decay)
@@ -91,7 +97,9 @@ def check(config: RLConfig, stage: str) -> None:
     if config.sampling.temperature == 0:
         raise UserError(f"{stage}.sampling.temperature is 0: greedy rollouts of a group are all alike; use 1.0, say")
     if config.kl != "none" and config.reference == "none":
-        raise UserError(f"{stage}.kl is {config.kl} but {stage}.reference is none; set the reference to frozen or moving")
+        raise UserError(
+            f"{stage}.kl is {config.kl} but {stage}.reference is none; set the reference to frozen or moving"
+        )
     if config.group_size == 1 and config.advantage != "batch_zscore":
         raise UserError(f"{stage}.group_size is 1, which leaves {config.advantage} nothing to compare; use 2 or more")
     if config.minibatches > config.prompts_per_step:
@@ -204,7 +212,9 @@ def select(groups: list[Group], config: RLConfig) -> list[Group]:
     """The groups to train on: ``prompts_per_step`` of them, those whose rewards differ first (dynamic sampling)."""
     if not config.resample:
         return groups
-    order = sorted(zip(spread(groups, config), range(len(groups)), strict=True), key=lambda item: (not item[0], item[1]))
+    order = sorted(
+        zip(spread(groups, config), range(len(groups)), strict=True), key=lambda item: (not item[0], item[1])
+    )
     return [groups[index] for _, index in order[: config.prompts_per_step]]
 
 
@@ -215,7 +225,9 @@ def minibatches(groups: int, context: StageContext, step: int) -> list[list[int]
     for epoch in range(config.epochs):
         order = list(range(groups))
         if config.minibatches > 1:
-            order = generator(context.recipe.seed, f"{context.name}/minibatches", step, epoch).permutation(groups).tolist()
+            order = (
+                generator(context.recipe.seed, f"{context.name}/minibatches", step, epoch).permutation(groups).tolist()
+            )
         parts += [order[part :: config.minibatches] for part in range(config.minibatches)]
     return parts
 

@@ -25,7 +25,9 @@ WHOLE = "tensors.safetensors"  # of one process; several write a shard each
 
 def latest_step(directory: Path) -> int | None:
     """The step of the newest whole checkpoint under ``directory``; None if there is none."""
-    steps = [int(path.name[len(PREFIX) :]) for path in directory.glob(PREFIX + "*") if path.name[len(PREFIX) :].isdigit()]
+    steps = [
+        int(path.name[len(PREFIX) :]) for path in directory.glob(PREFIX + "*") if path.name[len(PREFIX) :].isdigit()
+    ]
     return max(steps, default=None)
 
 

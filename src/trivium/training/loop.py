@@ -98,7 +98,9 @@ class Loop:
                 if interrupted:
                     raise KeyboardInterrupt
 
-    def update(self, micro_batches: Sequence[Micro], loss: Loss[Micro], tokens: int, metrics: Metrics | None = None) -> Metrics:
+    def update(
+        self, micro_batches: Sequence[Micro], loss: Loss[Micro], tokens: int, metrics: Metrics | None = None
+    ) -> Metrics:
         """One optimiser update from the losses of this rank's ``micro_batches``; returns the update's metrics.
 
         ``loss(micro_batch)`` gives a scalar that is a *sum over global denominators*, and metrics that add up over

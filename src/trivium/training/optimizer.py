@@ -20,9 +20,7 @@ def build_optimizers(decoder: nn.Module, config: OptimizerConfig) -> list[torch.
     if config.name == "muon":
         matrices = [parameter for parameter in matrices if id(parameter) not in in_blocks]
         optimizers.append(
-            torch.optim.Muon(
-                blocks, lr=config.muon_lr, momentum=config.muon_momentum, weight_decay=config.weight_decay
-            )
+            torch.optim.Muon(blocks, lr=config.muon_lr, momentum=config.muon_momentum, weight_decay=config.weight_decay)
         )
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
