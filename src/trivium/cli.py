@@ -1,6 +1,7 @@
 """The commands. Each hands its arguments to a function of the package, which is imported when the command runs."""
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -98,7 +99,8 @@ def eval_command(
     """Evaluate the models of a run again, or a model directory on a recipe's tasks. Prints JSON."""
     from trivium.run import evaluate
 
-    click.echo(json.dumps(evaluate(place, overrides, recipe, directory, stages=stages or None, quiet=quiet), indent=2))
+    numbers = evaluate(place, overrides, recipe, directory, stages=stages or None, quiet=quiet)
+    _say(json.dumps(numbers, indent=2))
 
 
 @_command(cli, "generate", 'trivium generate runs/primer/rl/model --prompt "12 + 39 = ?" --temperature 0')
@@ -191,7 +193,13 @@ def _split(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 def _say_result(result: Any) -> None:
     if result.report is not None:
-        click.echo(f"report: {result.report}")
+        _say(f"report: {result.report}")
+
+
+def _say(text: str) -> None:
+    """Print ``text``, under ``torchrun`` once: all ranks come to the same result, and the first one tells it."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

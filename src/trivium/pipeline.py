@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from trivium import files, lineage, progress, summary
 from trivium.errors import UserError
-from trivium.preflight import check_place, check_section, holds_run
+from trivium.preflight import check_place, check_section, check_stage, holds_run
 
 if TYPE_CHECKING:
     from trivium.config import RecipeConfig
@@ -56,8 +56,20 @@ class Pipeline:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, config: "RecipeConfig", directory: Path, fresh: bool, quiet: bool) -> "Iterator[Pipeline]":
-        """The pipeline with the directory locked; a full disk becomes a sentence, and the terminal is left clean."""
+    def open(
+        cls,
+        config: "RecipeConfig",
+        directory: Path,
+        fresh: bool,
+        quiet: bool,
+        stages: Sequence[str] | None = None,
+        trains: bool = True,
+    ) -> "Iterator[Pipeline]":
+        """The pipeline with the directory locked; a full disk becomes a sentence, and the terminal is left clean.
+
+        A recipe that cannot run is refused before anything is written. ``trains``: ``stages`` (all: None) are to run,
+        and the run's ``recipe.yaml`` is from now on that of ``config``; else the run's models are only read.
+        """
         ranks = Ranks()
         shown = progress.make(quiet) if ranks.main else progress.Progress()
         pipeline = cls(config, directory, shown, ranks)
@@ -65,14 +77,14 @@ class Pipeline:
             ranks.join(config)
             stack.callback(shown.close)
             stack.enter_context(disk_errors())
+            pipeline._check(stages, fresh, trains)
             if ranks.main:
-                pipeline._enter_directory(stack, fresh)
+                pipeline._enter_directory(stack, fresh, trains)
             ranks.barrier()
             pipeline._read()
             yield pipeline
 
-    def _enter_directory(self, stack: contextlib.ExitStack, fresh: bool) -> None:
-        check_place(self.directory, None if fresh else self.config.name)
+    def _enter_directory(self, stack: contextlib.ExitStack, fresh: bool, trains: bool) -> None:
         with contextlib.ExitStack() as held:
             held.enter_context(files.lock(self.directory))
             if fresh and holds_run(self.directory):
@@ -81,6 +93,8 @@ class Pipeline:
                 held.close()
                 held.enter_context(files.lock(self.directory))
             stack.push(held.pop_all())
+        if not trains:
+            return
         from trivium.recipe import dump
 
         files.write_text(self.directory / "recipe.yaml", dump(self.config))
@@ -105,8 +119,8 @@ class Pipeline:
                 found[name] = model
         return found
 
-    def check(self, stages: Sequence[str] | None) -> None:
-        """Refuse a choice of stages that cannot run, before anything is spent on it."""
+    def _check(self, stages: Sequence[str] | None, fresh: bool, trains: bool) -> None:
+        """Refuse what cannot run, before anything is spent on it or written."""
         from trivium.recipe import nearest
 
         for name in stages or ():
@@ -115,11 +129,25 @@ class Pipeline:
                 raise UserError(
                     f"recipe {self.config.name} has no stage {name!r}{nearest(name, known)}; it has {', '.join(known)}"
                 )
-        if self.ranks.main:
-            chosen = {name: stage for name, stage in self.config.stages.items() if stages is None or name in stages}
-            for section, parts in (("stages", chosen), ("evaluation", self.config.evaluation)):
-                for name, part in parts.items():
-                    check_section(f"{section}.{name}", part)
+        if not self.ranks.main:
+            return
+        check_place(self.directory, None if fresh else self.config.name)
+        if not fresh:
+            self._read()
+        chosen = {name: stage for name, stage in self.config.stages.items() if stages is None or name in stages}
+        for name, stage in chosen.items() if trains else ():
+            check_stage(name, stage)
+            self._check_start(name, stage.init, list(chosen))
+        for section, parts in (("stages", chosen if trains else {}), ("evaluation", self.config.evaluation)):
+            for name, part in parts.items():
+                check_section(f"{section}.{name}", part)
+
+    def _check_start(self, name: str, init: str | None, chosen: list[str]) -> None:
+        """A stage starts from one that has finished or runs before it."""
+        if init in self.config.stages and init not in chosen[: chosen.index(name)] and init not in self.models(name):
+            raise UserError(
+                f"stage {name} starts from {init}, which has not finished in {self.directory}; run that stage first"
+            )
 
     def _settings(self, name: str) -> tuple[dict[str, Any], list[lineage.Input]]:
         section = self.config.stages[name].model_dump(mode="json")
@@ -130,22 +158,18 @@ class Pipeline:
 
     def advance(self, name: str) -> None:
         """Skip, resume or run one stage and evaluate its model; afterwards both are there and written down."""
-        stage = self.config.stages[name]
-        if stage.init in self.config.stages and stage.init not in self.models(name):
-            raise UserError(
-                f"stage {name} starts from {stage.init}, which has not finished in {self.directory}; "
-                "run that stage first"
-            )
         if self.ranks.main:
             self._prepare(name)
         self._agree()
         if ran := self.artifacts[name]["status"] != "finished":
             self._run(name)
+        again = "evaluation" in self.summaries[name]
         evaluated = self.evaluate(name)
         if self.ranks.main and (ran or evaluated):
             earlier = [other for other in self.models(name) if other in self.summaries]
             before = (earlier[-1], self.summaries[earlier[-1]]) if earlier else None
-            self.shown.finish(summary.stage_line(name, self.summaries[name], before))
+            done = None if ran else "evaluated again" if again else "evaluated"
+            self.shown.finish(summary.stage_line(name, self.summaries[name], before, done))
 
     def _agree(self) -> None:
         """Wait for all ranks; then those that write nothing read what the first has written."""
@@ -221,6 +245,28 @@ class Pipeline:
         self.artifacts[name] |= {"status": "finished", "outputs": lineage.records(outputs), "finished": _now()}
         self._write_lineage()
 
+    def drop_outdated(self, stages: Sequence[str]) -> None:
+        """After ``stages`` alone have run: later ones that were made from something else leave the summary.
+
+        Their folders stay as they are until the stage runs again; in the lineage they are ``outdated``.
+        """
+        if not self.ranks.main:
+            return
+        names = list(self.config.stages)
+        first = min((names.index(name) for name in stages), default=len(names))
+        for name in names[first:]:
+            entry = self.artifacts.get(name, {})
+            if name in stages or entry.get("status") not in ("finished", "outdated"):
+                continue
+            if entry["fingerprint"] != lineage.fingerprint(*self._settings(name)) or name not in self.summaries:
+                entry["status"] = "outdated"
+                self.summaries.pop(name, None)
+                self.shown.note(
+                    f"{name} was made from other settings or inputs than the run has now: its numbers leave the "
+                    "summary and the report until it runs again"
+                )
+        self._write_lineage()
+
     # ---- its evaluation --------------------------------------------------------------------------------------------
 
     def evaluate(self, name: str, again: bool = False) -> bool:
@@ -246,6 +292,19 @@ class Pipeline:
         self._agree()
         if self._evaluate(name, stage, resolve_directory(stage.init), again=False) and self.ranks.main:
             self.shown.finish(summary.stage_line(name, self.summaries[name]))
+
+    def evaluate_apart(self, name: str) -> dict[str, Any]:
+        """Evaluate a finished stage's model on other tasks than the run's; in ``evaluations/STAGE`` of the run.
+
+        Returns the tasks' numbers without single answers. The run's own evaluation, summary and report stay.
+        """
+        folder, stage = self.directory / "evaluations" / name, self.config.stages[name]
+        model = self.directory / name / "model"
+        evaluation = evaluate_model(self.config, name, stage, folder, self.models(name), model, self.shown)
+        if self.ranks.main:
+            files.write_json(folder / "evaluation.json", evaluation)
+        self.ranks.barrier()
+        return summary.without_results(evaluation)
 
     def _evaluate(self, name: str, stage: Any, model: Path, again: bool) -> bool:
         """All ranks take part; the first one decides whether, by taking the old fingerprint out of the lineage."""

@@ -1,4 +1,4 @@
-"""What is checked before anything is spent on a run: its directory, the places its data come from, its verifiers."""
+"""What is checked before anything is spent on a run: its directory, the places of its data, its verifiers and choices."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,11 +9,39 @@ from trivium.errors import UserError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from trivium.config import RLConfig
+
+
+def check_stage(name: str, config: Any) -> None:
+    """Settings of a stage that do not go together: the dimensions of its model, the choices of its algorithm."""
+    from trivium.config import PretrainConfig, RLConfig
+
+    if isinstance(config, RLConfig):
+        check_rl(config, name)
+    elif isinstance(config, PretrainConfig) and config.init is None:
+        from trivium.model.sizes import derive
+
+        derive(config.model, config.tokenizer.vocabulary_size)
+
+
+def check_rl(config: "RLConfig", stage: str) -> None:
+    """Choices that contradict each other are refused before anything is sampled."""
+    if config.sampling.temperature == 0:
+        raise UserError(f"{stage}.sampling.temperature is 0: greedy rollouts of a group are all alike; use 1.0, say")
+    if config.kl != "none" and config.reference == "none":
+        raise UserError(
+            f"{stage}.kl is {config.kl} but {stage}.reference is none; set the reference to frozen or moving"
+        )
+    if config.group_size == 1 and config.advantage != "batch_zscore":
+        raise UserError(f"{stage}.group_size is 1, which leaves {config.advantage} nothing to compare; use 2 or more")
+    if config.minibatches > config.prompts_per_step:
+        raise UserError(f"{stage}.minibatches is larger than {stage}.prompts_per_step; each update needs a prompt")
+
 
 def check_section(where: str, config: Any) -> None:
     """Files that are not there and verifiers that cannot be built are told before anything is spent on the run."""
     from trivium.config import SourceConfig, VerifierConfig
-    from trivium.data.files import looks_like_hub_name
+    from trivium.data.files import data_files, looks_like_hub_name
     from trivium.feedback.verifiers import build
 
     for key, value in _configs(config, where):
@@ -24,6 +52,11 @@ def check_section(where: str, config: Any) -> None:
                     f"{key}.source: there is no file or folder {value.source}; correct the path, "
                     f"which starts from {Path.cwd()}"
                 )
+            if value.source != "primer" and value.adapter is None and Path(value.source).expanduser().exists():
+                try:
+                    data_files(Path(value.source).expanduser(), value.split)
+                except UserError as error:
+                    raise UserError(f"{key}: {error}") from None
         elif isinstance(value, VerifierConfig):
             try:
                 build(value).close()

@@ -57,13 +57,14 @@ def run(
 
     config = _configure(recipe, overrides)
     place = _place(recipe, config, directory)
-    with Pipeline.open(config, place, fresh, quiet) as pipeline:
-        pipeline.check(stages)
+    with Pipeline.open(config, place, fresh, quiet, stages) as pipeline:
         if stages is None:
             pipeline.evaluate_base()
         for name in config.stages:
             if stages is None or name in stages:
                 pipeline.advance(name)
+        if stages is not None:
+            pipeline.drop_outdated(stages)
         return RunResult(place, *pipeline.result())
 
 
@@ -89,7 +90,8 @@ def evaluate(
     """Evaluate the models of a run again, or a model directory on the tasks of ``recipe``.
 
     Returns the tasks' numbers without single answers, by stage; a model directory counts as one stage. The whole is in
-    ``evaluation.json``: of the stage, or for a model in ``directory`` (``runs/evaluations/NAME`` unless told).
+    ``evaluation.json``: of the stage, or for a model in ``directory`` (``runs/evaluations/NAME`` unless told). With
+    ``overrides`` that change something, the run keeps its evaluation and the new one is in ``evaluations/STAGE`` of it.
     """
     if (Path(place) / "recipe.yaml").is_file():
         if recipe is not None:
@@ -102,16 +104,18 @@ def evaluate(
             f"{place} is no run directory; to evaluate a model, name the recipe with the tasks: --recipe NAME"
         )
     from trivium import files, progress, summary
-    from trivium.pipeline import disk_errors, evaluate_model
+    from trivium.pipeline import Ranks, disk_errors, evaluate_model
 
     config = _configure(recipe, overrides)
     name = Path(str(place)).resolve().name
     folder = Path(directory) if directory is not None else Path("runs") / "evaluations" / name
-    shown = progress.make(quiet)
+    ranks = Ranks()
+    shown = progress.make(quiet) if ranks.main else progress.Progress()
     try:
         with disk_errors():
             evaluation = evaluate_model(config, name, None, folder, {}, Path(place), shown)
-            files.write_json(folder / "evaluation.json", evaluation)
+            if ranks.main:
+                files.write_json(folder / "evaluation.json", evaluation)
     finally:
         shown.close()
     return {name: summary.without_results(evaluation)}
@@ -128,11 +132,16 @@ def _evaluate_run(place: Path, overrides: "Overrides", stages: Sequence[str] | N
         raise UserError(
             f"`trivium eval` of a run changes only its evaluation, not {other[0]}; use `trivium run` for that"
         )
-    with Pipeline.open(config, place, fresh=False, quiet=quiet) as pipeline:
-        pipeline.check(stages)
+    with Pipeline.open(config, place, fresh=False, quiet=quiet, stages=stages, trains=False) as pipeline:
         chosen = [name for name in stages or config.stages if name in pipeline.models()]
         if not chosen:
             raise UserError(f"{place} has no finished stage to evaluate; `trivium run {place}` finishes it")
+        if touched:
+            pipeline.shown.note(
+                f"the evaluation differs from the run's ({', '.join(touched)}), which stays as it is; the new one is in "
+                f"{place / 'evaluations'}, and `trivium run {place}` with the same keys would change the run's own"
+            )
+            return {name: pipeline.evaluate_apart(name) for name in chosen}
         for name in chosen:
             pipeline.evaluate(name, again=True)
         numbers, _ = pipeline.result()

@@ -74,8 +74,15 @@ def _right_by_id(evaluation: Mapping[str, Any], task: str, threshold: float) -> 
     return {item["id"]: float(item["score"] >= threshold) for item in results if item["status"] != "infra_error"}
 
 
-def stage_line(name: str, summary: Mapping[str, Any], before: tuple[str, Mapping[str, Any]] | None = None) -> str:
+def stage_line(
+    name: str,
+    summary: Mapping[str, Any],
+    before: tuple[str, Mapping[str, Any]] | None = None,
+    done: str | None = None,
+) -> str:
     """What a stage did, what it cost and what improved over the stage ``before`` (its name and summary).
+
+    ``done``: what was done in place of training, such as "evaluated again".
 
     >>> stage_line("sft", {"steps": 300, "tokens": 1_200_000, "seconds": 41.2,
     ...     "metric": {"name": "loss", "value": 0.5, "better": "lower"},
@@ -86,10 +93,10 @@ def stage_line(name: str, summary: Mapping[str, Any], before: tuple[str, Mapping
         _plural(summary["steps"], "step") if "steps" in summary else "",
         f"{short(summary['tokens'])} tokens" if summary.get("tokens") else "",
     ]
-    done = ", ".join(part for part in cost if part) or "evaluated"
-    seconds = summary.get("seconds") or summary.get("evaluation_seconds", 0.0)
-    parts = [f"{name}: {done} in {clock(seconds)}"]
-    if metric := summary.get("metric"):
+    trained = ", ".join(part for part in cost if part) if done is None else ""
+    seconds = summary.get("seconds") if trained else summary.get("evaluation_seconds")
+    parts = [f"{name}: {trained or done or 'evaluated'} in {clock(seconds or 0.0)}"]
+    if trained and (metric := summary.get("metric")):
         parts.append(f"{metric['name']} {metric['value']:.4g}")
     for task, numbers in summary.get("evaluation", {}).items():
         if numbers.get("accuracy") is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trivium.config import RecipeConfig
+from trivium.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ class StageContext:
     recipe: RecipeConfig
     directory: Path
     models: dict[str, Path] = field(default_factory=dict)
-    progress: Any = None
+    progress: Progress = field(default_factory=Progress)  # a silent one
 
 
 def load_start(context: StageContext, init: str, device: "torch.device") -> "tuple[Decoder, Tokenizer]":

@@ -69,8 +69,7 @@ def start(context: StageContext, device: torch.device) -> tuple[Decoder, Tokeniz
         return load_start(context, config.init, device)
     tokenizer = fresh_tokenizer(context)
     shape, description = derive(config.model, tokenizer.vocabulary_size)
-    if context.progress is not None:
-        context.progress.note(f"{context.name}: {description}")
+    context.progress.note(f"{context.name}: {description}")
     decoder = Decoder(shape)
     key = stream_key(context.recipe.seed, f"{context.name}/weights")
     decoder.initialise(torch.Generator().manual_seed(key), config.model.init_std)

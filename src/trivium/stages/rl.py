@@ -17,6 +17,7 @@ from trivium.generation.rollouts import Rollout, sample_group_rollouts, write_ro
 from trivium.generation.sampling import SamplingSettings
 from trivium.model.decoder import Decoder
 from trivium.objectives.kl import kl_estimate
+from trivium.preflight import check_rl
 from trivium.stages.context import StageContext, load_start, save_result
 from trivium.streams import generator
 from trivium.text.chat import prompt_ids
@@ -32,7 +33,7 @@ Asked = tuple[Prompt, list[int]]  # a prompt and its tokens
 def main(context: StageContext) -> dict[str, object]:
     """Run the stage; resumes from STAGE/checkpoints. Returns its summary (see ``trivium.run``)."""
     config: RLConfig = context.config
-    check(config, context.name)
+    check_rl(config, context.name)
     device = choose_device(context.recipe)
     policy, tokenizer = load_start(context, config.init, device)
     # the reference is a copy of the policy that was passed in
@@ -90,20 +91,6 @@ def main(context: StageContext) -> dict[str, object]:
         keep_rollouts(context, step, groups, advantages)
     save_result(context, policy, tokenizer)
     return loop.summary("reward", {"rollouts": config.steps * config.prompts_per_step * config.group_size})
-
-
-def check(config: RLConfig, stage: str) -> None:
-    """Choices that contradict each other are refused before anything is sampled."""
-    if config.sampling.temperature == 0:
-        raise UserError(f"{stage}.sampling.temperature is 0: greedy rollouts of a group are all alike; use 1.0, say")
-    if config.kl != "none" and config.reference == "none":
-        raise UserError(
-            f"{stage}.kl is {config.kl} but {stage}.reference is none; set the reference to frozen or moving"
-        )
-    if config.group_size == 1 and config.advantage != "batch_zscore":
-        raise UserError(f"{stage}.group_size is 1, which leaves {config.advantage} nothing to compare; use 2 or more")
-    if config.minibatches > config.prompts_per_step:
-        raise UserError(f"{stage}.minibatches is larger than {stage}.prompts_per_step; each update needs a prompt")
 
 
 def sampling_settings(config: SamplingConfig, tokenizer: Tokenizer) -> SamplingSettings:
