@@ -31,10 +31,13 @@ $(VENV)/stamp-tests: $(VENV)/stamp-package
 	$(PIP) --editable '.[test]'
 	@touch $@
 
-# The peers of the benchmark live apart: they want narrow version ranges of their own.
-$(VENV)-peers/stamp: pyproject.toml
+# The peers of the benchmark live apart: they want narrow version ranges of their own. torch alone is the same, so that
+# it is not a build for another machine, gigabytes large, and both sides are timed on one.
+$(VENV)-peers/stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-peers
-	$(VENV)-peers/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[peers]'
+	grep '^torch==' constraints.txt > $(VENV)-peers/torch.txt
+	$(VENV)-peers/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint $(VENV)-peers/torch.txt --editable '.[peers]'
 	@touch $@
 
 install: $(VENV)/stamp-tests ## set up .venv with everything development needs

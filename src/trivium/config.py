@@ -18,7 +18,8 @@ class SourceConfig(Strict):
     """Where rows come from, and how they become documents, conversations or prompts."""
 
     source: str = Field(
-        description="'primer', a file (.txt .jsonl .json .parquet .csv), a folder, or a hub data set (OWNER/NAME or OWNER/NAME:PART)"
+        description="'primer', a file (.txt .jsonl .json .parquet .csv), a folder, or a hub data set "
+        "(OWNER/NAME or OWNER/NAME:PART)"
     )
     part: str | None = Field(None, description="primer: corpus, demonstrations or problems; hub: configuration")
     split: str | None = Field(None, description="split name: train, validation, test (adapters may have more)")
@@ -42,7 +43,7 @@ class ModelConfig(Strict):
     """The decoder: a size name, or explicit dimensions; whatever is left out is derived and printed."""
 
     size: Literal["nano", "micro", "mini", "small"] | None = Field(
-        "nano", description="nano 0.9M, micro 2M, mini 25M, small 110M"
+        "nano", description="nano 0.87M, micro 1.97M, mini 29.5M, small 109.5M (vocabulary 512; 1,024; 8,192; 32,000)"
     )
     layers: int | None = Field(None, ge=1, description="decoder layers")
     hidden_size: int | None = Field(None, ge=8, description="width")
@@ -88,7 +89,7 @@ class TrainingConfig(Strict):
 
     steps: int = Field(1000, ge=1, description="updates of the optimiser (rl: rollout iterations)")
     micro_batch_tokens: int = Field(
-        16384, ge=1, description="most tokens in one forward pass; gradients do not depend on it"
+        2048, ge=1, description="most tokens in one forward pass; gradients do not depend on it"
     )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
@@ -199,6 +200,9 @@ class TaskConfig(Strict):
     samples: int = Field(0, ge=0, description="sampled answers a prompt for pass@k and majority@k; 0: greedy only")
     sample_limit: int = Field(100, ge=1, description="prompts that are also sampled")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    plain_prompt: str | None = Field(
+        None, description="ask a pre-trained model, which knows no chat, in this form, up to a line break: '{prompt} '"
+    )
     references: bool = Field(False, description="also bits per byte of the reference answers")
     baseline: bool = Field(True, description="also chance and the best constant answer")
 

@@ -37,7 +37,8 @@ def write_text(path: Path, text: str) -> None:
         if is_disk_full(error):
             raise disk_full(path) from error
         raise
-    _sync_folder(path.parent)
+    with contextlib.suppress(OSError):  # file systems that cannot sync a folder are left alone
+        sync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -120,11 +121,10 @@ def _take(file: TextIO, directory: Path) -> None:
         ) from None
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; file systems that cannot are left alone."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder (which makes a rename durable), to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -199,8 +199,11 @@ class Pipeline:
         settings, inputs = self._settings(name)
         fingerprint = lineage.fingerprint(settings, inputs)
         same = entry.get("fingerprint") == fingerprint
+        self._restore(name, fingerprint)
         if same and name in self.models() and name in self.summaries:
             self.shown.finish(f"{name}: finished before, nothing it depends on has changed")
+            self._write_summary()
+            self._write_lineage()
             return
         if not same and folder.is_dir() and any(folder.iterdir()):
             target = files.set_aside(folder, self.directory / "old" / name)
@@ -248,7 +251,7 @@ class Pipeline:
     def drop_outdated(self, stages: Sequence[str]) -> None:
         """After ``stages`` alone have run: later ones that were made from something else leave the summary.
 
-        Their folders stay as they are until the stage runs again; in the lineage they are ``outdated``.
+        Their folders stay until the stage runs again; in the lineage they are ``outdated``, with their numbers.
         """
         if not self.ranks.main:
             return
@@ -258,14 +261,24 @@ class Pipeline:
             entry = self.artifacts.get(name, {})
             if name in stages or entry.get("status") not in ("finished", "outdated"):
                 continue
-            if entry["fingerprint"] != lineage.fingerprint(*self._settings(name)) or name not in self.summaries:
+            self._restore(name, lineage.fingerprint(*self._settings(name)))
+            if entry["fingerprint"] != lineage.fingerprint(*self._settings(name)):
                 entry["status"] = "outdated"
-                self.summaries.pop(name, None)
+                if name in self.summaries:
+                    entry["summary"] = self.summaries.pop(name)
                 self.shown.note(
                     f"{name} was made from other settings or inputs than the run has now: its numbers leave the "
                     "summary and the report until it runs again"
                 )
+        self._write_summary()
         self._write_lineage()
+
+    def _restore(self, name: str, fingerprint: str) -> None:
+        """An outdated stage counts again once its settings and inputs are back to what it was made from."""
+        entry = self.artifacts.get(name, {})
+        if entry.get("status") == "outdated" and entry["fingerprint"] == fingerprint and "summary" in entry:
+            entry["status"] = "finished"
+            self.summaries[name] = entry.pop("summary")
 
     # ---- its evaluation --------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What is checked before anything is spent on a run: its directory, the places of its data, its verifiers and choices."""
+"""What is checked before anything is spent on a run: its directory, data, verifiers and choices."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

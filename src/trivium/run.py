@@ -138,8 +138,8 @@ def _evaluate_run(place: Path, overrides: "Overrides", stages: Sequence[str] | N
             raise UserError(f"{place} has no finished stage to evaluate; `trivium run {place}` finishes it")
         if touched:
             pipeline.shown.note(
-                f"the evaluation differs from the run's ({', '.join(touched)}), which stays as it is; the new one is in "
-                f"{place / 'evaluations'}, and `trivium run {place}` with the same keys would change the run's own"
+                f"the evaluation differs from the run's ({', '.join(touched)}), which stays as it is: the new one is "
+                f"in {place / 'evaluations'}; `trivium run {place}` with the same keys changes the run's own"
             )
             return {name: pipeline.evaluate_apart(name) for name in chosen}
         for name in chosen:

@@ -129,3 +129,7 @@ def test_hub_fields_and_splits(monkeypatch) -> None:
     settings = {"options": {"validation": 0, "test": 0, "unseen": 0}}
     found = sources.prompts([source("tuetschek/e2e_nlg", **settings)], RECIPE)[0]
     assert [prompt.answer["references"] for prompt in found] == [["train"], ["validation"], ["test"]]
+    seen: list[str | None] = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, part, **_: seen.append(part) or load(name, part, **_))
+    sources.prompts([source("tuetschek/e2e_nlg:cleaned", **settings)], RECIPE)
+    assert seen == ["cleaned"] * 3

@@ -109,6 +109,8 @@ def test_hub_is_streamed_and_its_errors_are_one_sentence(monkeypatch) -> None:
         calls.append((name, part, split, streaming, revision))
         if name == "old/script" and revision is None:
             raise RuntimeError("Dataset scripts are no longer supported, but found script.py")
+        if name == "old/value" and revision is None:
+            raise ValueError("old/value holds a script, which is not run")
         if name == "no/such":
             raise ConnectionError("no route\nto host")
         return iter(ROWS)
@@ -118,6 +120,10 @@ def test_hub_is_streamed_and_its_errors_are_one_sentence(monkeypatch) -> None:
     assert calls == [("openai/gsm8k", "main", "test", True, None)]
     assert read("old/script") == ROWS
     assert calls[-1] == ("old/script", None, "train", True, "refs/convert/parquet")
+    assert read("old/value") == ROWS
+    assert calls[-1] == ("old/value", None, "train", True, "refs/convert/parquet")
+    assert read("openai/gsm8k:main") == ROWS
+    assert calls[-1] == ("openai/gsm8k", "main", "train", True, None)
     with pytest.raises(UserError, match=r"no/such is no file or folder here.*ConnectionError: no route\)"):
         read("no/such")
 
@@ -125,3 +131,37 @@ def test_hub_is_streamed_and_its_errors_are_one_sentence(monkeypatch) -> None:
 def test_rows_know_their_place(tmp_path) -> None:
     path = write(tmp_path / "a.jsonl")
     assert [row.where for row in files.read_file(path)] == [f"{path}, line 1", f"{path}, line 2"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("gsm8k_train.jsonl", "mawps_train.jsonl"),
+        ("main/train.jsonl", "socratic/train.jsonl"),
+        ("train/gsm8k_train.jsonl", "train/mawps_train.jsonl"),
+        ("train.jsonl", "train.csv"),
+    ],
+)
+def test_a_split_of_several_data_sets_is_not_pooled(tmp_path, names: tuple[str, str]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name)
+    with pytest.raises(UserError, match=r"split 'train' matches files of 2 data sets \(.*\): name one file"):
+        read(tmp_path, split="train")
+    assert read(tmp_path / names[0], split="train") == ROWS
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"),
+        ("data/gsm8k_train_part1.jsonl", "data/gsm8k_train_part2.jsonl"),
+        ("train/one.jsonl", "train/two.jsonl"),
+        ("2023/train.jsonl", "2024/train.jsonl"),
+    ],
+)
+def test_shards_of_a_split_are_read_together(tmp_path, names: tuple[str, str]) -> None:
+    for name in (*names, "other_test.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name)
+    assert read(tmp_path, split="train") == ROWS * 2

@@ -115,7 +115,6 @@ def test_a_group_wider_than_its_neighbours_lands_in_its_own_grid() -> None:
         ragged_layout([1, 2, 3], prefixes=[(2, 2)])
 
 
-@pytest.mark.xfail(strict=True, reason="filler shows flat token 0 of another sequence, and 0 * NaN is NaN in P @ V")
 @pytest.mark.parametrize("windows", [(), (2, 2)])
 def test_filler_is_never_seen(windows: tuple[int, ...]) -> None:
     """A NaN in one sequence, even in the first token of the batch, may reach no other through the filler."""

@@ -1,4 +1,4 @@
-"""What a run saves is opened as it is by others: lm-eval offline (skipped where it is not installed: extra ``peers``)."""
+"""What a run saves is opened as it is by others: lm-eval offline (skipped without the extra ``peers``)."""
 
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from trivium.text.tokenizer import Tokenizer
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     tokenizer = Tokenizer.train_bpe(["a small text to learn from, with 12 and 34"] * 4, 300)
-    shape, _ = derive(ModelConfig(size=None, layers=2, hidden_size=32, heads=2, context_length=64), tokenizer.vocabulary_size)
+    model = ModelConfig(size=None, layers=2, hidden_size=32, heads=2, context_length=64)
+    shape, _ = derive(model, tokenizer.vocabulary_size)
     decoder = Decoder(shape)
     decoder.initialise(torch.Generator().manual_seed(0), std=0.3)
     save_model(decoder, tmp_path / "model", tokenizer)

@@ -113,3 +113,13 @@ def test_recipes_and_verifiers(capsys: pytest.CaptureFixture[str]) -> None:
     assert "steps: 3 " in capsys.readouterr().out
     assert call("verifiers") == 0
     assert "numeric" in capsys.readouterr().out
+
+
+def test_under_torchrun_one_rank_prints(
+    fake: FakeStages, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("run", str(tiny), "-q") == 0
+    capsys.readouterr()
+    monkeypatch.setenv("RANK", "1")
+    assert call("run", str(tiny), "-q") == 0
+    assert capsys.readouterr().out == ""

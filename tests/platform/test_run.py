@@ -277,3 +277,98 @@ def test_configuration_object(fake: FakeStages, tiny: Path) -> None:
 
     result = trivium.run(recipe.load(tiny), {"rl.steps": 7}, "runs/object", quiet=True)
     assert result.summary["stages"]["rl"]["steps"] == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("pretrain.data.0.source=typo.txt", "no file or folder typo.txt"),
+        ("problems.verifier.kind=numerik", "numeric"),
+        ("pretrain.model.heads=3", "must be a multiple of model.heads = 3"),
+        ("rl.sampling.temperature=0", "greedy rollouts"),
+    ],
+)
+def test_a_refused_override_leaves_the_run_as_it_is(fake: FakeStages, tiny: Path, override: str, sentence: str) -> None:
+    place = trivium.run(tiny).directory
+    before = {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()}
+    with pytest.raises(UserError, match=sentence):
+        trivium.run(tiny, [override])
+    with pytest.raises(UserError, match=sentence):
+        trivium.run(tiny, [override], fresh=True)
+    assert {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()} == before
+    with pytest.raises(UserError, match="run that stage first"):
+        trivium.run(tiny, stages=["sft"], directory="new")
+    assert not Path("new").exists()
+
+
+def test_two_data_sets_in_one_folder_are_refused_before_anything_runs(fake: FakeStages, tiny: Path) -> None:
+    Path("math").mkdir()
+    for name in ("gsm8k_train.jsonl", "mawps_train.jsonl"):
+        (Path("math") / name).write_text('{"text": "x"}\n')
+    with pytest.raises(UserError, match=r"pretrain\.data\.0: math: split 'train' matches files of 2 data sets"):
+        trivium.run(tiny, ["pretrain.data.0.source=math", "pretrain.data.0.split=train"])
+    assert fake.calls == []
+
+
+def test_other_tasks_for_a_run_stay_apart(
+    fake: FakeStages, tiny: Path, read: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = trivium.run(tiny).directory
+    kept = ("recipe.yaml", "summary.json", "lineage.json", "rl/evaluation.json", "report.html")
+    before = {name: (place / name).read_bytes() for name in kept}
+    capsys.readouterr()
+    numbers = trivium.evaluate(place, ["problems.limit=3"], stages=["rl"])
+    assert list(numbers) == ["rl"] and numbers["rl"]["problems"]["accuracy"] == 0.9
+    assert {name: (place / name).read_bytes() for name in kept} == before
+    assert read(place / "evaluations/rl/evaluation.json")["tasks"]["problems"]["results"]
+    said = capsys.readouterr().err
+    assert "evaluation.problems.limit: 500 -> 3" in said and "runs/tiny/evaluations" in said
+    fake.evaluations.clear()
+    trivium.run(tiny)
+    assert fake.evaluations == []
+
+
+def test_a_redone_evaluation_is_not_told_as_training(
+    fake: FakeStages, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trivium.run(tiny)
+    capsys.readouterr()
+    trivium.run(tiny, ["problems.limit=7"])
+    said = capsys.readouterr().err
+    assert "sft: evaluated again in 0 s; problems 40.0%" in said
+    assert "steps" not in said and "loss" not in said
+
+
+def test_numbers_of_an_outdated_stage_leave_the_summary(
+    fake: FakeStages, tiny: Path, read: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = trivium.run(tiny).directory
+    result = trivium.run(tiny, ["sft.steps=9"], stages=["sft"])
+    assert list(result.summary["stages"]) == ["pretrain", "sft"]
+    assert [(c["from"], c["to"]) for c in result.summary["comparisons"]["problems"]] == [("pretrain", "sft")]
+    assert read(place / "lineage.json")["artifacts"]["rl"]["status"] == "outdated"
+    assert "rl was made from other settings or inputs" in capsys.readouterr().err
+    assert (place / "rl/model").is_dir() and (place / "rl/evaluation.json").is_file()
+    with pytest.raises(UserError, match="no finished stage"):
+        trivium.evaluate(place, stages=["rl"])
+    assert list(trivium.run(place, stages=["sft"]).summary["stages"]) == ["pretrain", "sft"]
+    fake.calls.clear()
+    assert list(trivium.run(place).summary["stages"]) == ["pretrain", "sft", "rl"]
+    assert fake.calls == ["rl"] and (place / "old/rl-1/model").is_dir()
+
+
+def test_an_outdated_stage_counts_again_when_its_inputs_are_back(fake: FakeStages, tiny: Path) -> None:
+    for stages in (["sft"], None):
+        first = trivium.run(tiny)
+        trivium.run(tiny, ["sft.steps=9"], stages=["sft"])
+        fake.calls.clear()
+        again = trivium.run(tiny, stages=stages)
+        assert fake.calls == ["sft"]
+        assert again.summary["stages"]["rl"] == first.summary["stages"]["rl"]
+        assert not (again.directory / "old/rl-1").exists()
+
+
+def test_a_stage_alone_that_changes_nothing_keeps_the_others(fake: FakeStages, tiny: Path) -> None:
+    trivium.run(tiny)
+    assert list(trivium.run(tiny, stages=["sft"]).summary["stages"]) == ["pretrain", "sft", "rl"]
+    assert len(fake.calls) == 3

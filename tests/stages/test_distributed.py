@@ -81,7 +81,7 @@ def test_two_processes_give_the_losses_of_one(finished: Path, folders: dict[str,
 
 
 def test_muon_sees_whole_matrices(folders: dict[str, Path], tmp_path: Path) -> None:
-    """Orthogonalising each process's rows alone would be another optimiser. It works in bfloat16, hence the tolerance."""
+    """Orthogonalising each process's rows alone would be another optimiser. Its bfloat16 needs the tolerance."""
     run_stage(tmp_path, "pretrain", MUON)
     one, two = metrics(tmp_path / "pretrain"), metrics(folders["muon"] / "pretrain")
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-3)

@@ -1,4 +1,4 @@
-"""One rank of a distributed run: ``python -m tests.stages.worker STAGE FOLDER whole|cut|muon …``, with torchrun's variables.
+"""One rank of a distributed run: ``python -m tests.stages.worker STAGE FOLDER whole|cut|muon …``, as by torchrun.
 
 ``cut`` ends the stage after its fifth step, as a crash would; the checkpoint of the third is there by then.
 """

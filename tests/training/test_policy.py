@@ -50,7 +50,7 @@ def moved(decoder: Decoder, scale: float = 0.02, seed: int = 5) -> Decoder:
 @pytest.mark.parametrize("sampling", SETTINGS)
 @pytest.mark.parametrize("share", [True, False])
 def test_the_first_update_has_ratio_one(sampling: dict[str, float], share: bool) -> None:
-    """Exactly, as its own pass is the behaviour policy; a separate pass in other micro-batches agrees up to rounding."""
+    """Exactly, as its own pass is the behaviour policy; one in other micro-batches agrees up to rounding."""
     decoder = decoder_of()
     config = rl_config("dr_grpo", sampling=sampling, shared_prompts=share, micro_batch_tokens=70)
     groups = sampled_groups(decoder, config)
@@ -148,6 +148,9 @@ def test_nothing_to_learn_gives_a_zero_gradient() -> None:
             found, metrics = gradients(decoder, update)
             assert all((value == 0).all() for value in found)
             assert metrics["loss"] == 0.0
+            # with the KL in the loss flat groups are computed too, and then there is a ratio; else none is told
+            assert ("ratio_mean" in metrics) == ("clip_share" in metrics) == bool(update.total_weight)
+            assert metrics.get("ratio_mean", 1.0) == pytest.approx(1.0)
 
 
 # ---- which tokens ----------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ _SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test",),
 }
+# Words of a file name that count shards, as in train-00000-of-00002.parquet.
+_SHARD_WORDS = {"of", "part", "shard", "chunk"}
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?")
 
 
@@ -42,8 +44,9 @@ def split_names(split: str) -> tuple[str, ...]:
 def data_files(path: Path, split: str | None = None) -> tuple[list[Path], bool]:
     """The files that ``path`` (a file or a folder, searched through) means, and whether their names chose the split.
 
-    Where file names hold split names (``gsm8k_train.jsonl``), ``split`` chooses among the files of a folder, and a single
-    file is taken whole if its name says the split; otherwise the rows' own ``split`` field has to choose.
+    Where file names hold split names (``gsm8k_train.jsonl``), ``split`` chooses among the files of a folder, and a
+    single file is taken whole if its name says the split; otherwise the rows' own ``split`` field has to choose.
+    Several files of a split must be shards of one data set; UserError where their names say otherwise.
     """
     if path.is_file():
         if not path.name.endswith(SUFFIXES):
@@ -57,12 +60,40 @@ def data_files(path: Path, split: str | None = None) -> tuple[list[Path], bool]:
     words = {file: _words(str(file.relative_to(path))) for file in files}
     chosen = [file for file in files if words[file] & set(split_names(split))]
     if chosen:
+        _check_one_data_set(path, chosen, split)
         return chosen, True
     every = {name for names in _SPLIT_NAMES.values() for name in names}
     if any(words[file] & every for file in files):
         listing = ", ".join(file.name for file in files[:8])
         raise UserError(f"{path} has no file whose name says {split!r}: it holds {listing}; choose another split")
     return files, False
+
+
+def _check_one_data_set(folder: Path, files: list[Path], split: str) -> None:
+    """UserError if files of a split belong to several data sets, as gsm8k_train.jsonl and mawps_train.jsonl do."""
+    by_name = {_data_set_name(file.relative_to(folder), split): str(file.relative_to(folder)) for file in files}
+    if len(by_name) > 1:
+        raise UserError(
+            f"{folder}: split {split!r} matches files of {len(by_name)} data sets "
+            f"({', '.join(list(by_name.values())[:4])}): name one file as the source, or one source for each"
+        )
+
+
+def _data_set_name(path: Path, split: str) -> tuple[str, ...]:
+    """What is left of a path without its split and shard numbers; what lies below a folder of the split is its own.
+
+    >>> _data_set_name(Path("gsm8k_train-00000-of-00002.parquet"), "train")
+    ('gsm k', '.parquet')
+    >>> _data_set_name(Path("train/moby-dick.txt"), "train")
+    ('',)
+    """
+    names = set(split_names(split))
+    last = max(place for place, part in enumerate(path.parts) if _words(part) & names)
+    suffix = next(suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(suffix))
+    parts = [part.removesuffix(suffix) if part == path.name else part for part in path.parts[: last + 1]]
+    split_words = [re.findall("[a-z]+", part.lower()) for part in parts]
+    key = tuple(" ".join(word for word in words if word not in names | _SHARD_WORDS) for words in split_words)
+    return (*key, suffix) if last == len(path.parts) - 1 else key
 
 
 def _words(name: str) -> set[str]:
@@ -176,8 +207,18 @@ def _csv(path: Path) -> Iterator[Row]:
 
 
 def looks_like_hub_name(source: str) -> bool:
-    """Whether a source that is no file here may be a hub data set: NAME, OWNER/NAME or OWNER/NAME:PART, no file's suffix."""
+    """Whether a source that is no file here may be a hub data set: NAME, OWNER/NAME or OWNER/NAME:PART, no suffix."""
     return bool(_HUB_NAME.fullmatch(source)) and not source.endswith(SUFFIXES)
+
+
+def hub_name_and_part(source: str, part: str | None) -> tuple[str, str | None]:
+    """The data set and its part; ``part`` wins over one that the source names.
+
+    >>> hub_name_and_part("openai/gsm8k:main", None)
+    ('openai/gsm8k', 'main')
+    """
+    name, _, own = source.partition(":")
+    return name, part or own or None
 
 
 def read_hub(name: str, part: str | None, split: str) -> Iterator[Row]:
@@ -200,7 +241,7 @@ def _stream(name: str, part: str | None, split: str) -> Any:
 
     try:
         return datasets.load_dataset(name, part, split=split, streaming=True)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         # Data sets that came as a script: the hub keeps a converted copy beside them.
         if "script" not in str(error):
             raise

@@ -51,7 +51,10 @@ def batch_sequences(sequences: Sequence[TokenSequence]) -> RaggedBatch:
     ([5, 6, 7], [1, 2], [7, 8])
     """
     tokens: list[int] = []
-    lengths, sources, targets, numbers = [], [], [], []
+    lengths: list[int] = []
+    sources: list[int] = []
+    targets: list[int] = []
+    numbers: list[int] = []
     for number, sequence in enumerate(sequences):
         places = [place for place, carries in enumerate(sequence.loss_mask) if carries and place]
         used = places[-1] if places else 1
@@ -74,7 +77,11 @@ def batch_groups(groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]
     if not share:
         groups = [(prompt, [response]) for prompt, responses in groups for response in responses]
     tokens: list[int] = []
-    lengths, prefixes, sources, targets, numbers = [], [], [], [], []
+    lengths: list[int] = []
+    prefixes: list[tuple[int, int]] = []
+    sources: list[int] = []
+    targets: list[int] = []
+    numbers: list[int] = []
     number = 0
     for prompt, responses in groups:
         tokens.extend(prompt)

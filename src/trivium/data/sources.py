@@ -134,8 +134,8 @@ def _rows(config: SourceConfig, base: Path | None, recipe: RecipeConfig | None, 
         return
     path = _local(config, base)
     if path is None:
-        name, _, part = config.source.partition(":")
-        yield from files.read_hub(name, config.part or part or None, config.split or "train")
+        name, hub_part = files.hub_name_and_part(config.source, config.part)
+        yield from files.read_hub(name, hub_part, config.split or "train")
         return
     if config.part is not None:
         raise UserError(f"{config.source}: part is for the primer and the hub, not for files: remove part")

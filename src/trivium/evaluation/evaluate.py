@@ -41,21 +41,22 @@ def evaluate_stage(context: "StageContext", model: Path) -> dict[str, Any]:
     device = choose_device(context.recipe)
     tokenizer = Tokenizer.load(model)
     decoder = load_model(model, device=device).eval()
-    precision = torch.bfloat16 if context.config.precision == "bfloat16" else None
+    precision = torch.bfloat16 if getattr(context.config, "precision", None) == "bfloat16" else None
     engine = Engine(decoder, decode=tokenizer.decode, autocast=precision)
-    examiner = Examiner(context.recipe, engine, tokenizer, device)
+    examiner = Examiner(context.recipe, engine, tokenizer, device, chat=context.config.kind != "pretrain")
     tasks = {name: examiner.examine(name, task) for name, task in context.recipe.evaluation.items()}
     return {"stage": context.name, "tasks": tasks}
 
 
 @dataclass
 class Examiner:
-    """One model and its engine, going through tasks."""
+    """One model and its engine, going through tasks. ``chat``: whether it has been taught to converse."""
 
     recipe: RecipeConfig
     engine: Engine
     tokenizer: Tokenizer
     device: torch.device
+    chat: bool = True
 
     def examine(self, name: str, task: TaskConfig) -> dict[str, Any]:
         """The evaluation of one task; infrastructure errors are counted apart and in no share."""
@@ -82,6 +83,7 @@ class Examiner:
             "response_length": fmean(rollout.length for rollout in answers),
             "truncated_share": fmean(rollout.finish_reason == "length" for rollout in answers),
             "duplicates_dropped": dropped,
+            "asked": "chat" if self.chat or task.plain_prompt is None else "plain",
             "sampled_accuracy": None,
             "pass_at_k": {},
             "majority_at_k": {},
@@ -118,20 +120,27 @@ class Examiner:
 
     def _sample(self, prompts: Sequence[Prompt], task: TaskConfig, samples: int) -> list[list[Rollout]]:
         """Greedy answers (``samples`` 0: one a prompt), or that many sampled ones a prompt."""
+        plain = None if self.chat else task.plain_prompt
         settings = SamplingSettings(
             temperature=task.sampling.temperature if samples else 0.0,
             top_k=task.sampling.top_k,
             top_p=task.sampling.top_p,
             max_new_tokens=task.sampling.max_new_tokens,
-            stop_token_ids=tuple(self.tokenizer.stop_token_ids),
-            stop_strings=tuple(task.sampling.stop),
+            stop_token_ids=(*self.tokenizer.stop_token_ids, self.tokenizer.document_separator_id),
+            stop_strings=tuple(task.sampling.stop) if plain is None else ("\n",),
         )
-        asked = [(prompt, prompt_ids(self.tokenizer, prompt.messages)) for prompt in prompts]
+        asked = [(prompt, self._tokens(prompt, plain)) for prompt in prompts]
         numbers = range(len(asked))
         seed = self.recipe.seed
         return sample_group_rollouts(
             self.engine, self.tokenizer, asked, samples or 1, settings, seed, "evaluation", list(numbers)
         )
+
+    def _tokens(self, prompt: Prompt, plain: str | None) -> list[int]:
+        if plain is None:
+            return prompt_ids(self.tokenizer, prompt.messages)
+        text = plain.replace("{prompt}", prompt.messages[-1].content)
+        return [self.tokenizer.document_start_id, *self.tokenizer.encode(text)]
 
     def _sampled(self, prompts: Sequence[Prompt], task: TaskConfig, verifier: Verifier) -> dict[str, Any]:
         groups = self._sample(prompts, task, task.samples)

@@ -32,8 +32,8 @@ class KVCache:
 class FillCache(GridAttention):
     """Causal attention over prompts that also stores their keys and values.
 
-    ``slots`` (n,) and ``rows`` (n,): slot ``slots[i]`` receives the prompt in row ``rows[i]``, rows counted over the grids
-    in order, so that a prompt is computed once and stored for each of its responses.
+    ``slots`` (n,) and ``rows`` (n,): slot ``slots[i]`` receives the prompt in row ``rows[i]``, rows counted over the
+    grids in order, so that a prompt is computed once and stored for each of its responses.
     """
 
     def __init__(self, layout: Layout, cache: KVCache, slots: Tensor, rows: Tensor) -> None:

@@ -53,7 +53,7 @@ def generate(
 def chat(
     model: str | Path, *, temperature: float = 0.7, max_new_tokens: int = 256, system: str | None = None, seed: int = 0
 ) -> None:
-    """Talk with a model; what was said goes before the next turn. The oldest turns are dropped when the context is full."""
+    """Talk with a model; what was said goes before the next turn, the oldest dropped when the context is full."""
     tokenizer, engine = _open(model)
     settings = SamplingSettings(
         temperature=temperature, max_new_tokens=max_new_tokens, stop_token_ids=tuple(tokenizer.stop_token_ids)

@@ -22,8 +22,9 @@ class Engine:
     """Generates with ``decoder``; holds no copy of its weights, so a training step shows in the next token.
 
     ``slots`` bounds the responses at work at a time, as does ``cache_bytes`` the memory of their keys and values;
-    ``prefill_tokens`` bounds the prompt tokens of one forward pass. ``decode`` turns token ids into text and is needed for stop strings alone. ``version`` counts the weight
-    updates and is written on every completion. ``autocast`` is the compute type (None: that of the weights).
+    ``prefill_tokens`` bounds the prompt tokens of one forward pass. ``decode`` turns token ids into text and is needed
+    for stop strings alone. ``version`` counts the weight updates and is written on every completion. ``autocast`` is
+    the compute type (None: that of the weights).
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class Engine:
     ) -> list[list[Completion]]:
         """The completions of each request, in the order asked, ``request.responses`` for each.
 
-        Raises UserError for an empty prompt, one that leaves no room in the context, and stop strings without ``decode``.
+        Raises UserError for an empty prompt, one that leaves no room in the context, and stop strings without
+        ``decode``.
         """
         self._check(requests, settings)
         context = self.decoder.config.context_length
@@ -119,7 +121,7 @@ class Engine:
         return portions
 
     def _prefill(self, groups: list[list[Active]], first: int, cache: KVCache) -> Tensor:
-        """Run each group's prompt once, store it for every response; logits (responses, vocabulary) of the next token."""
+        """Run each group's prompt once, store it for every response; logits (responses, vocabulary) of the next."""
         device = self.decoder.embedding.weight.device
         # rows of a layout are sorted by length, so prompts are handed over in that order and rows count up
         order = sorted(range(len(groups)), key=lambda index: len(groups[index][0].request.prompt))

@@ -1,4 +1,4 @@
-"""Decoding steps as CUDA graphs: a small model's step is hundreds of tiny kernels, and launching them costs more than they do.
+"""Decoding steps as CUDA graphs: a small model's step is hundreds of tiny kernels, and launching them costs most.
 
 A graph is recorded for a number of rows and a width of the cache, both rounded up, on buffers that stay where they are;
 weights and cache are read where they live, so an update of the weights shows in the next replay.

@@ -44,7 +44,7 @@ def sample_group_rollouts(
     stream: str,
     groups: Sequence[int],
 ) -> list[list[Rollout]]:
-    """``group_size`` rollouts of each prompt; ``groups`` numbers them. The draws depend on (seed, stream, group) alone."""
+    """``group_size`` rollouts of each prompt; ``groups`` numbers them. Draws depend on (seed, stream, group) alone."""
     requests = [
         Request(tuple(tokens), f"{stream}/{group}", group_size)
         for (_, tokens), group in zip(prompts, groups, strict=True)

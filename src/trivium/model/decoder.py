@@ -106,13 +106,17 @@ def rope_frequencies(config: DecoderConfig) -> tuple[Tensor, float]:
     return frequencies, factor
 
 
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return x.roll(x.shape[-1] // 2, -1).mul_(sin).addcmul_(x, cos)
+
+
 class _Rotate(torch.autograd.Function):
     """``rotate`` in three passes over memory each way; the way back is the turn by the opposite angle."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return x.roll(x.shape[-1] // 2, -1).mul_(sin).addcmul_(x, cos)
+        return _turn(x, cos, sin)
 
     @staticmethod
     @once_differentiable
@@ -128,7 +132,17 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     ``sin`` is negative in its first half, as in ``Decoder.sin``: channel i of the first half and channel i of the
     second are a point in the plane, (a, b) -> (a cos - b sin, b cos + a sin), and rolling by half puts b beside a.
     """
+    if not torch.is_grad_enabled():  # a decoding step is short enough for the bookkeeping to show
+        return _turn(x, cos, sin)
     return _Rotate.apply(x, cos, sin)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x / rms(x), and 1 / rms(x). In float32 (or wider) whatever x is, as the checkpoints were trained."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+    scale = mean_square.add_(eps).rsqrt_()
+    return wide * scale, scale
 
 
 class _Normalise(torch.autograd.Function):
@@ -136,11 +150,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        # statistics in float32 (or wider) whatever x is, the product in x's type, as the checkpoints were trained
-        wide = x if x.dtype == torch.float64 else x.float()
-        mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        scale = mean_square.add_(eps).rsqrt_()
-        normed = wide * scale
+        normed, scale = _normalise(x, eps)
         ctx.save_for_backward(normed, scale, weight)
         return normed.to(x.dtype) * weight.to(x.dtype)
 
@@ -162,7 +172,15 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return _normalise(x, self.eps)[0].to(x.dtype) * self.weight.to(x.dtype)
         return _Normalise.apply(x, self.weight, self.eps)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@torch.compiler.disable
+def _apart(attend: Attend, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    """Attention left out of compiled code: its grids differ from batch to batch, and each would be compiled anew."""
+    return attend(layer, q, k, v, window)
 
 
 class Attention(nn.Module):
@@ -190,6 +208,8 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if self.rotates:
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if torch.compiler.is_compiling():
+            return self.o(_apart(attend, self.layer, q, k, v, self.window).flatten(-2))
         return self.o(attend(self.layer, q, k, v, self.window).flatten(-2))
 
 

@@ -18,7 +18,8 @@ def filter_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0, keep: Tens
     """Logits (N, V) with what top-k and then top-p leave out set to -inf.
 
     ``keep`` (N,): a token that always stays, so that the log-probability of a token sampled under older weights is
-    finite. Top-p keeps the smallest set of likeliest tokens whose probability reaches ``top_p`` (Holtzman et al., 2020).
+    finite. Top-p keeps the smallest set of likeliest tokens whose probability reaches ``top_p`` (Holtzman et al.,
+    2020).
     """
     if top_k <= 0 and top_p >= 1.0:
         return logits

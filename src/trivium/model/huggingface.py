@@ -3,7 +3,6 @@
 Only safetensors are read. A pickled checkpoint may run code when it is opened, so it is refused.
 """
 
-import errno
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trivium import files
 from trivium.errors import UserError
 from trivium.model.decoder import Decoder
 from trivium.model.families import config_json, decoder_config, tensor_name
@@ -61,7 +61,8 @@ def resolve_directory(path_or_hub: str | Path) -> Path:
     except RepositoryNotFoundError as error:
         raise UserError(f"{name} is neither a directory here nor a model on the Hugging Face hub.") from error
     except OSError as error:
-        _raise_if_disk_full(error, "the hub cache")
+        if files.is_disk_full(error):
+            raise files.disk_full("the hub cache") from error
         raise UserError(
             f"{name} is no directory here, and the Hugging Face hub could not be reached; "
             "go online once, or download the model and give its directory."
@@ -216,13 +217,10 @@ def save_model(
     with _written_beside(target) as draft:
         if tokenizer is not None:
             tokenizer.save(draft)
-        write_json(draft / "generation_config.json", {key: value for key, value in ids.items() if value is not None})
-        write_json(draft / "config.json", settings)
+        known = {key: value for key, value in ids.items() if value is not None}
+        files.write_json(draft / "generation_config.json", known)
+        files.write_json(draft / "config.json", settings)
         save_file(weights, draft / "model.safetensors", metadata={"format": "pt"})
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -243,7 +241,8 @@ def _written_beside(target: Path) -> Iterator[Path]:
             for path in sorted(draft.iterdir(), key=lambda path: path.suffix == ".safetensors"):
                 os.replace(path, target / path.name)
     except (OSError, SafetensorError) as error:
-        _raise_if_disk_full(error, str(target))
+        if files.is_disk_full(error):
+            raise files.disk_full(target) from error
         raise UserError(f"the model could not be written to {target}: {error}.") from error
     finally:
         if draft is not None and draft.exists():
@@ -255,9 +254,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _raise_if_disk_full(error: BaseException, where: str) -> None:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or "os error 28" in str(error):  # safetensors reports its own kind of error with the code in its text
-        raise UserError(f"the disk is full: nothing was changed at {where}; free some space and run again.") from error

@@ -70,8 +70,8 @@ def _grids(lengths: Sequence[int], groups: Sequence[Sequence[int]]) -> list[list
 def ragged_layout(lengths: Sequence[int], prefixes: Sequence[tuple[int, int]] = ()) -> Layout:
     """The layout of flat tokens that belong to sequences of the given ``lengths``.
 
-    Without ``prefixes`` the sequences lie one after the other. With them, ``prefixes`` lists ``(length, responses)`` for
-    each group in order, ``lengths`` holds the lengths of the responses alone, and the flat order is prefix, its
+    Without ``prefixes`` the sequences lie one after the other. With them, ``prefixes`` lists ``(length, responses)``
+    for each group in order, ``lengths`` holds the lengths of the responses alone, and the flat order is prefix, its
     responses, next prefix, …: a prefix of 2 tokens with responses of 2 and 1 tokens lies as ``p0 p1 a0 a1 b0`` and
     gives the attention rows ``p0 p1 a0 a1`` and ``p0 p1 b0 (filler)``.
 

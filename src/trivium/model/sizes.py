@@ -12,10 +12,10 @@ if TYPE_CHECKING:  # a type and no more: the model knows nothing of recipes
 
 # width and depth; the other dimensions follow from the rules of ``derive``
 SIZES: dict[str, tuple[int, int]] = {
-    "nano": (128, 4),  # 0.9M with a vocabulary of 512
-    "micro": (192, 4),  # 2.0M with 1,024
-    "mini": (512, 8),  # 25M
-    "small": (768, 12),  # 110M with 32,000
+    "nano": (128, 4),  # 0.87M with a vocabulary of 512
+    "micro": (192, 4),  # 1.97M with 1,024
+    "mini": (512, 8),  # 29.5M with 8,192
+    "small": (768, 12),  # 109.5M with 32,000
 }
 
 

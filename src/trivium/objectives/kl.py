@@ -1,4 +1,4 @@
-"""Estimators of the KL divergence of the policy from a reference, per sampled token (Schulman, 2020, "Approximating KL")."""
+"""Estimators of the KL divergence of the policy from a reference, per sampled token (Schulman, 2020)."""
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ def kl_penalty(log_probs: Tensor, reference_log_probs: Tensor, estimator: str) -
     """Per-token KL term for a *loss*: the estimator's value, with the gradient of the KL itself.
 
     On tokens sampled from the policy the gradient of the KL is E[log(policy/reference) ∇ log policy], which is what
-    differentiating k2 gives. Differentiating k3 as it stands gives (1 - reference/policy) ∇ log policy instead, which is
-    the gradient of the KL in the other direction, so k3 keeps its value and takes the gradient of k2. k1 has no
+    differentiating k2 gives. Differentiating k3 as it stands gives (1 - reference/policy) ∇ log policy instead, which
+    is the gradient of the KL in the other direction, so k3 keeps its value and takes the gradient of k2. k1 has no
     place in a loss (its gradient averages to zero): ValueError.
     """
     if estimator == "k1":

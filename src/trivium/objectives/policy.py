@@ -12,8 +12,8 @@ def token_weights(lengths: Tensor, aggregation: str, max_length: int) -> Tensor:
     """Weight of the tokens of each sequence, (S,), for lengths (S,) of *all* sequences of the update.
 
     ``token``: every token alike, 1 / total tokens (DAPO). ``sequence``: mean over sequences of token means,
-    1 / (S * length) (GRPO). ``constant``: sum of tokens over S * ``max_length`` (Dr. GRPO). Sequences of length 0 (masked)
-    count nowhere.
+    1 / (S * length) (GRPO). ``constant``: sum of tokens over S * ``max_length`` (Dr. GRPO). Sequences of length 0
+    (masked) count nowhere.
 
     >>> token_weights(torch.tensor([1, 3]), "sequence", 8).tolist()
     [0.5, 0.1666666716337204]
@@ -46,13 +46,15 @@ def policy_loss(
     """Loss (scalar) and metrics of one micro-batch; all inputs are flat (N,) over completion tokens.
 
     ``log_probs`` of the policy (with gradient) and ``old_log_probs`` of the behaviour policy, under the same sampling
-    settings; ``advantages`` per token; ``sequences``: number of each token's sequence, counting from 0; ``weights``: see
-    ``token_weights``; a weight of 0 masks a token whatever its other values are, NaN included.
+    settings; ``advantages`` per token; ``sequences``: number of each token's sequence, counting from 0;
+    ``weights``: see ``token_weights``; a weight of 0 masks a token whatever its other values are, NaN included.
 
-    ``ratio``: w = exp(log_probs - old) per ``token``, or the geometric mean over the ``sequence`` (GSPO, Zheng et al., 2025).
-    ``clipping``: ``symmetric`` and ``higher`` take min(wA, clip(w, 1 - clip_low, 1 + clip_high)A) (PPO; DAPO raises the upper
-    bound); ``capped_weight`` takes -detach(min(w, 1 + clip_high)) A log_prob (CISPO, MiniMax 2025); ``none`` takes wA.
-    Metrics are sums that add up over micro-batches: ``ratio_mean``, ``clip_share`` (weighted), ``max/ratio_deviation``.
+    ``ratio``: w = exp(log_probs - old) per ``token``, or the geometric mean over the ``sequence`` (GSPO, Zheng et al.,
+    2025).
+    ``clipping``: ``symmetric`` and ``higher`` take min(wA, clip(w, 1 - clip_low, 1 + clip_high)A) (PPO; DAPO raises the
+    upper bound); ``capped_weight`` takes -detach(min(w, 1 + clip_high)) A log_prob (CISPO, MiniMax 2025); ``none``
+    takes wA. Metrics are sums that add up over micro-batches: ``ratio_mean``, ``clip_share`` (weighted),
+    ``max/ratio_deviation``.
     """
     used = weights > 0
     log_probs = torch.where(used, log_probs, 0.0)

@@ -1,6 +1,6 @@
 """The named algorithms as data: each preset fills the choices that a recipe leaves open."""
 
-_COMMON = {
+_COMMON: dict[str, str | float | int] = {
     "advantage": "group_zscore",
     "ratio": "token",
     "clipping": "symmetric",

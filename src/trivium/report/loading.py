@@ -99,6 +99,10 @@ def load(directory: Path) -> Run:
     if not (recipe or summary or stages):
         raise UserError(f"{directory} holds no run: no recipe.yaml, summary.json or stage folder with metrics.")
     lineage = _read_json(directory / "lineage.json", notes)
+    for name, entry in mapping(mapping(lineage).get("artifacts")).items():
+        if mapping(entry).get("status") == "outdated":
+            stages = [stage for stage in stages if stage.name != name]
+            notes.append(f"{name} is left out: the settings or inputs it was made from have changed since")
     name = str(recipe.get("name") or summary.get("recipe") or directory.resolve().name)
     return Run(directory, name, recipe, recipe_text, summary, lineage, stages, notes)
 

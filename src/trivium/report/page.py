@@ -174,6 +174,7 @@ def _task(run: Run, task: str, position: int) -> dict[str, Any]:
         "name": clean(task),
         "wide": to_svg(charts.accuracy_figure(run, task, VARIABLE, *wide), f"{name}-wide", alt),
         "narrow": to_svg(charts.accuracy_figure(run, task, VARIABLE, *narrow), f"{name}-narrow", alt),
+        "plain": [stage.label for stage in run.stages if stage.evaluation.get(task, {}).get("asked") == "plain"],
         "teacher_sampled": run.first_of(task, "teacher").get("sampled"),
         "constant_answer": run.first_of(task, "baseline").get("constant_answer"),
         "table": tables.evaluation_table(run, task),

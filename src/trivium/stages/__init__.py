@@ -69,7 +69,7 @@ def run_stage(
     place = Path(directory)
     name = place.resolve().name
     values: dict[str, Any] = to_dict(recipe) if recipe is not None else {"name": name}
-    filled = resolve({**values, "stages": {name: config.model_dump(mode="json")}, "evaluation": {}}, name)
+    filled = resolve({**values, "stages": {name: config.model_dump(mode="json")}, "evaluation": {}, "paths": {}}, name)
     check_stage(name, filled.stages[name])
     context = StageContext(name, filled.stages[name], filled, place)
     if progress is not None:

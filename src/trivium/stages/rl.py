@@ -135,7 +135,7 @@ class Sampler:
         self.engine.decoder, self.engine.version = distributed.full_copy(policy), version
 
     def sample(self, step: int) -> list[Group]:
-        """Scored rollouts of the step's prompts, and of up to ``resample`` further rounds while too few groups differ."""
+        """Scored rollouts of the step's prompts, and of up to ``resample`` more rounds while too few groups differ."""
         config = self.config
         groups: list[Group] = []
         for turn in range(1 + int(config.resample or 0)):

@@ -25,10 +25,16 @@ WHOLE = "tensors.safetensors"  # of one process; several write a shard each
 
 def latest_step(directory: Path) -> int | None:
     """The step of the newest whole checkpoint under ``directory``; None if there is none."""
-    steps = [
-        int(path.name[len(PREFIX) :]) for path in directory.glob(PREFIX + "*") if path.name[len(PREFIX) :].isdigit()
-    ]
-    return max(steps, default=None)
+    return max(_steps(directory), default=None)
+
+
+def _steps(directory: Path) -> list[int]:
+    numbers = (path.name.removeprefix(PREFIX) for path in directory.glob(PREFIX + "*"))
+    return sorted(int(number) for number in numbers if number.isdigit())
+
+
+def _place(directory: Path, step: int) -> Path:
+    return directory / f"{PREFIX}{step:08d}"
 
 
 def optimizer_tensors(decoder: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
@@ -65,8 +71,8 @@ def prepare_state(optimizers: list[torch.optim.Optimizer]) -> None:
 
 
 def save(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int) -> None:
-    """Write the checkpoint of ``step`` and drop all but the ``keep`` newest. A full disk is a UserError; nothing is lost."""
-    target = directory / f"{PREFIX}{step:08d}"
+    """Write the checkpoint of ``step``, keep the ``keep`` newest. A full disk is a UserError; nothing is lost."""
+    target = _place(directory, step)
     beside = directory / f".{target.name}.partial"
     try:
         if distributed.is_main():
@@ -78,13 +84,13 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], state: dict[str
             with open(beside / "state.json", "w") as file:
                 json.dump(state, file)
             for path in beside.iterdir():
-                sync(path)
-            sync(beside)
+                files.sync(path)
+            files.sync(beside)
             shutil.rmtree(target, ignore_errors=True)
             os.replace(beside, target)
-            sync(directory)
-            for old in sorted(directory.glob(PREFIX + "*"))[:-keep]:
-                shutil.rmtree(old, ignore_errors=True)
+            files.sync(directory)
+            for old in _steps(directory)[:-keep]:
+                shutil.rmtree(_place(directory, old), ignore_errors=True)
     except BaseException as error:  # safetensors and DCP have their own classes for a full disk
         shutil.rmtree(beside, ignore_errors=True)
         if files.is_disk_full(error):
@@ -98,7 +104,7 @@ def load(directory: Path, step: int, tensors: dict[str, Tensor]) -> dict[str, An
 
     The number of processes may be another than the one that saved. UserError for names or shapes of another model.
     """
-    source = directory / f"{PREFIX}{step:08d}"
+    source = _place(directory, step)
     whole = source / WHOLE
     if distributed.world_size() == 1 and whole.exists():
         saved = load_file(whole)
@@ -136,11 +142,3 @@ def _load_sharded(folder: Path, tensors: dict[str, Tensor]) -> None:
 def _check_shapes(source: Path, saved: dict[str, torch.Size], tensors: dict[str, Tensor]) -> None:
     if saved != {name: value.shape for name, value in tensors.items()}:
         raise UserError(f"{source} holds another model or optimiser than the recipe asks for; use a new run directory")
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -30,7 +30,7 @@ def is_main() -> bool:
 
 
 def setup(device: torch.device) -> None:
-    """Join the process group that ``torchrun`` describes: nccl on a GPU, gloo on a CPU. Does nothing for one process."""
+    """Join the process group that ``torchrun`` describes: nccl on a GPU, gloo on a CPU. Nothing for one process."""
     if world_size() > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -77,8 +77,8 @@ def shard(decoder: Decoder, precision: torch.dtype | None) -> None:
     policy = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32)
     for block in decoder.blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    # by default the outermost module stays whole after a forward pass without a backward pass (validation, scoring), and
-    # then shows parameters that the optimiser and a checkpoint do not know
+    # by default the outermost module stays whole after a forward pass without a backward pass (validation, scoring),
+    # and then shows parameters that the optimiser and a checkpoint do not know
     fully_shard(decoder, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 

@@ -4,7 +4,7 @@ A stage iterates over ``loop.steps()`` and calls ``loop.update(...)`` as often a
 
     loop = Loop(context, decoder)
     for step in loop.steps():
-        batch = ...                                   # a function of `step` alone, so a resume needs no more than the step
+        batch = ...                         # a function of `step` alone, so a resume needs no more than the step
         loop.update(micro_batches, loss)              # losses are sums over global denominators
 """
 
@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from trivium import files
 from trivium.config import TrainingConfig
 from trivium.errors import UserError
 from trivium.model.decoder import Decoder
@@ -104,8 +105,9 @@ class Loop:
         """One optimiser update from the losses of this rank's ``micro_batches``; returns the update's metrics.
 
         ``loss(micro_batch)`` gives a scalar that is a *sum over global denominators*, and metrics that add up over
-        micro-batches and ranks (names that begin with ``max/`` take the maximum). The gradients are then those of the whole
-        batch, however it is cut. A non-finite gradient skips the update; ``max_nonfinite`` of those in a row end the run.
+        micro-batches and ranks (names that begin with ``max/`` take the maximum). The gradients are then those of the
+        whole batch, however it is cut. A non-finite gradient skips the update; ``max_nonfinite`` of those in a row end
+        the run.
         ``tokens`` are the batch's tokens over all ranks; ``metrics`` of the stage are logged beside.
         """
         factor = schedule_factor(self.updates, self.all_updates, self.config.schedule)
@@ -177,7 +179,7 @@ class Loop:
         if self.skipped_in_a_row >= self.config.max_nonfinite:
             raise UserError(
                 f"{self.directory.name}: {self.skipped_in_a_row} updates in a row had a loss or gradient that is not "
-                f"finite (update {self.updates}); lower the learning rate, lengthen the warm-up or use float32"
+                f"finite (update {self.updates + 1}); lower the learning rate, lengthen the warm-up or use float32"
             )
         return norm
 
@@ -243,7 +245,7 @@ class Loop:
     def _save(self, step: int) -> None:
         size = 0
         if distributed.is_main() and self.metrics_file.exists():
-            checkpoint.sync(self.metrics_file)  # the checkpoint must not be on the disk before the lines it counts
+            files.sync(self.metrics_file)  # the checkpoint must not be on the disk before the lines it counts
             size = self.metrics_file.stat().st_size
         state = {"counters": self._counters(), "metrics_bytes": size}
         checkpoint.save(self.directory / "checkpoints", step, self._tensors(), state, self.config.keep_checkpoints)
@@ -265,7 +267,7 @@ class Loop:
         return step
 
     def _agree_to_stop(self) -> bool:
-        """Whether any rank was interrupted: the signal reaches them in different steps, but they must stop in the same."""
+        """Whether any rank was interrupted: the signal reaches them in different steps, they must stop in the same."""
         return bool(distributed.max_over_ranks(torch.tensor(float(self.interrupted), device=self.device)))
 
     def _stop_on_interrupt(self) -> AbstractContextManager[None]:

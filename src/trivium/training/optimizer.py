@@ -36,8 +36,9 @@ def build_optimizers(decoder: nn.Module, config: OptimizerConfig) -> list[torch.
 def schedule_factor(step: int, steps: int, config: ScheduleConfig) -> float:
     """Share of the peak learning rate at ``step`` (from 0) of ``steps``.
 
-    Warm-up is linear and reaches the peak at step ``warmup``; then ``cosine`` or ``linear`` falls to ``final`` at the last
-    step, ``wsd`` (warmup-stable-decay, Hu et al., 2024) stays at the peak and falls linearly over its last ``decay`` share.
+    Warm-up is linear and reaches the peak at step ``warmup``; then ``cosine`` or ``linear`` falls to ``final`` at the
+    last step, ``wsd`` (warmup-stable-decay, Hu et al., 2024) stays at the peak and falls linearly over its last
+    ``decay`` share.
 
     >>> [schedule_factor(step, 5, ScheduleConfig(kind="linear", warmup=1, final=0.0)) for step in (0, 1, 4)]
     [0.5, 1.0, 0.0]

@@ -1,4 +1,4 @@
-"""Groups of rollouts as the policy sees them: scoring under a decoder, advantages per token, the loss of a micro-batch."""
+"""Groups of rollouts as the policy sees them: scoring under a decoder, advantages, the loss of a micro-batch."""
 
 from collections.abc import Sequence
 
@@ -118,7 +118,7 @@ def token_advantages(groups: Sequence[Group], reference: PerToken | None, config
 
 
 class Update:
-    """One minibatch of groups, ready to be cut: per-token weights come from all its sequences, so cuts do not matter."""
+    """One minibatch of groups, ready to be cut: token weights come from all its sequences, so cuts do not matter."""
 
     def __init__(
         self,
@@ -162,7 +162,8 @@ class Update:
         lengths = [rollout.length for group in chosen for rollout in group] or [1]
         each = torch.tensor([weight for item in part for weight in self.weights[item]] or [0.0])
         weights = torch.repeat_interleave(each, torch.tensor(lengths)).to(self.device)
-        # strictly on-policy, the behaviour policy is this very forward pass: the ratio is 1 and no second pass is needed
+        # strictly on-policy, the behaviour policy is this very forward pass: the ratio is 1 and no second pass is
+        # needed
         old = log_probs.detach() if self.old is None else self._flat(self.old, part)
         loss, metrics = policy_loss(
             log_probs,
@@ -176,7 +177,9 @@ class Update:
             clip_high=float(config.clip_high or 0.0),
         )
         for name in ("ratio_mean", "clip_share"):  # means over what is trained on, whatever the weights add up to
-            metrics[name] = metrics[name] / (self.total_weight or 1.0)
+            total = metrics.pop(name)
+            if self.total_weight:  # else there is nothing to take a mean of, on any rank
+                metrics[name] = total / self.total_weight
         if self.in_loss:
             assert self.reference is not None
             penalty = kl_penalty(log_probs, self._flat(self.reference, part), str(config.kl))

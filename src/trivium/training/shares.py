@@ -9,8 +9,9 @@ from trivium.training import distributed
 def own_micro_batches(sizes: Sequence[int], budget: int) -> list[list[int]]:
     """The items of this rank (every world-size-th), cut into micro-batches of at most ``budget`` tokens.
 
-    Every rank gets equally many and at least one, the last ones possibly empty: sharded layers talk to each other in every forward pass,
-    so a rank that ran fewer would leave the others waiting. All ranks know all ``sizes``, so nothing is sent.
+    Every rank gets equally many and at least one, the last ones possibly empty: sharded layers talk to each other in
+    every forward pass, so a rank that ran fewer would leave the others waiting. All ranks know all ``sizes``, so
+    nothing is sent.
     """
     world = distributed.world_size()
     shares = []
