@@ -5,7 +5,6 @@ are in ``summary.json``, so a process that dies anywhere leaves a directory from
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,30 +15,10 @@ from typing import TYPE_CHECKING, Any
 from trivium import files, lineage, progress, summary
 from trivium.errors import UserError
 from trivium.preflight import check_place, check_section, check_stage, holds_run
+from trivium.ranks import Ranks
 
 if TYPE_CHECKING:
     from trivium.config import RecipeConfig
-
-
-class Ranks:
-    """Who writes: with ``torchrun`` the first process alone, while the others wait. One process needs no torch here."""
-
-    def __init__(self) -> None:
-        self.many = int(os.environ.get("WORLD_SIZE", "1")) > 1
-        self.main = int(os.environ.get("RANK", "0")) == 0
-
-    def join(self, recipe: "RecipeConfig") -> None:
-        """Join the process group: a barrier before that would not wait."""
-        if self.many:
-            from trivium.training.device import choose_device
-
-            choose_device(recipe)
-
-    def barrier(self) -> None:
-        if self.many:
-            from trivium.training.distributed import barrier
-
-            barrier()
 
 
 @dataclass

@@ -57,7 +57,7 @@ def test_split_by_file_name_or_by_field(tmp_path) -> None:
     assert read(tmp_path, split="validation") == [{"text": "v"}]
     with pytest.raises(UserError, match=r"no file whose name says 'test'.*x_dev.jsonl"):
         read(tmp_path, split="test")
-    mixed = write(tmp_path / "x_dev.jsonl", [{"text": "t", "split": "train"}, {"text": "v", "split": "val"}])
+    mixed = write(tmp_path / "mixed.jsonl", [{"text": "t", "split": "train"}, {"text": "v", "split": "val"}])
     assert [row["text"] for row in read(mixed, split="validation")] == ["v"]
     with pytest.raises(UserError, match="no field 'split'"):
         read(write(tmp_path / "x_dev.jsonl"), split="train")

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,7 +95,7 @@ def test_micro_batches_hold_every_item_once_and_in_order(sizes: list[int], budge
     assert [item for part in cut for item in part] == list(range(len(sizes)))
     for part in cut:
         assert len(part) == 1 or sum(sizes[item] for item in part) <= budget
-    for part, following in zip(cut, cut[1:], strict=False):  # as few as that order allows
+    for part, following in itertools.pairwise(cut):  # as few as that order allows
         assert sum(sizes[item] for item in part) + sizes[following[0]] > budget
 
 

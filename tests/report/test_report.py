@@ -224,3 +224,17 @@ def test_main_figure_without_an_evaluation(tmp_path: Path) -> None:
     directory = fixture.write_run(tmp_path / "empty", ())
     with pytest.raises(UserError, match="no evaluation"):
         main_figure(directory, tmp_path / "main.svg")
+
+
+def test_an_outdated_stage_is_left_out_and_said(tmp_path: Path) -> None:
+    directory = fixture.write_run(tmp_path / "run")
+    lineage = json.loads((directory / "lineage.json").read_text())
+    lineage["artifacts"]["rl"]["status"] = "outdated"
+    (directory / "lineage.json").write_text(json.dumps(lineage))
+    summary = json.loads((directory / "summary.json").read_text())
+    del summary["stages"]["rl"]
+    (directory / "summary.json").write_text(json.dumps(summary))
+    build(directory)
+    words = Page((directory / "report.html").read_text(encoding="utf-8")).words
+    assert "rl is left out: the settings or inputs it was made from have changed since" in words
+    assert "RL beats its teacher" not in words and "Clip share" not in words

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.stages.tiny import RECIPE
+
 from trivium.config import PretrainConfig, PrimerConfig, RecipeConfig, RLConfig, SFTConfig
 from trivium.stages import STAGES, StageContext, run_stage
 

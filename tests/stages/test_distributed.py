@@ -36,7 +36,7 @@ def two_processes(*arguments: str) -> None:
         )
         for rank in (0, 1)
     ]
-    end = time.monotonic() + 120
+    end = time.monotonic() + 270
     while time.monotonic() < end and not any(rank.poll() for rank in ranks) and None in [rank.poll() for rank in ranks]:
         time.sleep(0.05)
     codes = [rank.poll() for rank in ranks]

@@ -89,6 +89,14 @@ def run_stage(folder: Path, name: str, overrides: Mapping[str, Any] | None = Non
     )
 
 
+def link_models(finished: Path, folder: Path, stage: str) -> Path:
+    """Make the models of the stages before ``stage`` appear in ``folder``."""
+    for earlier in STAGES[: STAGES.index(stage)]:
+        (folder / earlier).mkdir(parents=True, exist_ok=True)
+        (folder / earlier / "model").symlink_to(finished / earlier / "model")
+    return folder
+
+
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of FOLDER/metrics.jsonl without their timing."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

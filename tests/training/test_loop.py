@@ -119,6 +119,7 @@ def test_bfloat16_keeps_weights_and_moments_in_float32(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_compiled_blocks_give_the_same_losses(tmp_path: Path) -> None:
     plain = run(make_loop(tmp_path / "plain", decoder_of()))
     compiled = run(make_loop(tmp_path / "compiled", decoder_of(), compile=True))
@@ -214,7 +215,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, every: int, keep: 
 def test_a_loop_goes_on_where_the_newest_whole_checkpoint_stands(tmp_path: Path) -> None:
     """What a crash leaves half written is not taken for a checkpoint, and later lines of the metrics are cut off."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options: dict[str, Any] = {"steps": 6, "checkpoint_every": 2, "log_every": 4, "optimizer": {"name": "muon"}}
+    options: dict[str, Any] = {"steps": 6, "checkpoint_every": 2, "log_every": 3, "optimizer": {"name": "muon"}}
     loop = make_loop(cut, decoder_of(), **options)
     for step in loop.steps():
         loop.update([[0]], imitate(loop.decoder), tokens=TOTAL)

@@ -132,8 +132,8 @@ def _pool(config: SourceConfig, path: Path | None, names: list[str]) -> Iterator
     """All rows of all published splits, with our field names."""
     rows: Iterator[Row]
     if path is None:
-        name, part = files.hub_name_and_part(config.source, config.part)
-        rows = (row for split in ("train", "validation", "test") for row in files.read_hub(name, part, split))
+        hub, part = files.hub_name_and_part(config.source, config.part)
+        rows = (row for split in ("train", "validation", "test") for row in files.read_hub(hub, part, split))
     elif path.is_dir():
         absent = [name for name in names if not (path / name).is_file()]
         if absent:

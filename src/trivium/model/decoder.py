@@ -178,9 +178,9 @@ class RMSNorm(nn.Module):
 
 
 @torch.compiler.disable
-def _apart(attend: Attend, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+def _apart(attention: "Attention", attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention left out of compiled code: its grids differ from batch to batch, and each would be compiled anew."""
-    return attend(layer, q, k, v, window)
+    return attend(attention.layer, q, k, v, attention.window)
 
 
 class Attention(nn.Module):
@@ -209,7 +209,7 @@ class Attention(nn.Module):
         if self.rotates:
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if torch.compiler.is_compiling():
-            return self.o(_apart(attend, self.layer, q, k, v, self.window).flatten(-2))
+            return self.o(_apart(self, attend, q, k, v).flatten(-2))
         return self.o(attend(self.layer, q, k, v, self.window).flatten(-2))
 
 

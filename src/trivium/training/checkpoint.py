@@ -136,7 +136,7 @@ def _load_sharded(folder: Path, tensors: dict[str, Tensor]) -> None:
     reader = HuggingFaceStorageReader(path=str(folder))
     known = reader.read_metadata().state_dict_metadata
     _check_shapes(folder, {name: entry.size for name, entry in known.items() if hasattr(entry, "size")}, tensors)
-    dcp.load(tensors, storage_reader=reader)
+    dcp.load(tensors, storage_reader=reader, no_dist=distributed.world_size() == 1)
 
 
 def _check_shapes(source: Path, saved: dict[str, torch.Size], tensors: dict[str, Tensor]) -> None:

@@ -1,0 +1,135 @@
+"""Evaluation of a model that answers badly at random: every number follows from the results that are kept."""
+
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+
+from trivium.config import RecipeConfig
+from trivium.errors import UserError
+from trivium.evaluation.evaluate import evaluate_stage
+from trivium.evaluation.intervals import wilson
+from trivium.feedback.verdict import Verdict
+from trivium.model.decoder import Decoder
+from trivium.model.huggingface import save_model
+from trivium.model.sizes import derive
+from trivium.progress import Progress
+from trivium.stages import StageContext
+from trivium.text.tokenizer import Tokenizer
+
+WORDS = "yes no maybe"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder that says one letter: the head is biased by a hand-made embedding."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = Tokenizer.train_character(["abcdefgh 0123456789?"])
+    shape, _ = derive(RecipeConfig.model_validate(recipe()).stages["sft"].model, tokenizer.vocabulary_size)  # type: ignore[union-attr]
+    decoder = Decoder(shape)
+    decoder.initialise(torch.Generator().manual_seed(0), 0.5)
+    save_model(decoder, folder, tokenizer)
+    return folder
+
+
+def recipe(**task: Any) -> dict[str, Any]:
+    """A stage that learns from one file, and a task on another; the model keys serve the fixture alone."""
+    stage = {
+        "kind": "pretrain",
+        "data": [{"source": "primer"}],
+        "model": {"size": None, "layers": 1, "hidden_size": 16, "heads": 2, "context_length": 64},
+    }
+    return {"name": "tiny", "device": "cpu", "stages": {"sft": stage}, "evaluation": {"quiz": task} if task else {}}
+
+
+def evaluate(model: Path, folder: Path, values: dict[str, Any]) -> dict[str, Any]:
+    config = RecipeConfig.model_validate(values)
+    context = StageContext("sft", config.stages["sft"], config, folder, {}, Progress())
+    return evaluate_stage(context, model)["tasks"]["quiz"]  # type: ignore[no-any-return]
+
+
+def questions(path: Path, count: int = 12) -> dict[str, Any]:
+    rows = [{"prompt": f"{n}?", "answer": "abc"[n % 3], "task": f"kind{n % 2}"} for n in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"source": str(path)}
+
+
+SAMPLING = {"max_new_tokens": 6}
+
+
+def test_the_numbers_follow_from_the_results(model: Path, tmp_path: Path) -> None:
+    """A pattern as the verifier, so that about half of the answers are right."""
+    task = {
+        "prompts": [questions(tmp_path / "quiz.jsonl")],
+        "verifier": {"kind": "regex", "options": {"pattern": "[abcd0-4]"}},
+        "sampling": SAMPLING,
+        "samples": 5,
+        "sample_limit": 4,
+        "references": True,
+    }
+    found = evaluate(model, tmp_path, recipe(**task))
+    results = found["results"]
+    assert found["n"] == len(results) == 12
+    right = sum(result["score"] >= 1 for result in results)
+    interval = wilson(right, 12)
+    assert (found["accuracy"], found["low"], found["high"]) == (right / 12, interval.low, interval.high)
+    assert found["score"] == pytest.approx(fmean(result["score"] for result in results))
+    assert sum(found["status"].values()) == 12
+    assert set(found["pass_at_k"]) == set(found["majority_at_k"]) == {"1", "2", "4"}
+    assert found["pass_at_k"]["1"] == pytest.approx(found["sampled_accuracy"])
+    assert found["pass_at_k"]["1"] <= found["pass_at_k"]["2"] <= found["pass_at_k"]["4"]
+    assert found["bits_per_byte"] > 0
+    assert 0 <= found["truncated_share"] <= 1 and 1 <= found["response_length"] <= 6
+    assert found["teacher"] is None and found["duplicates_dropped"] == 0
+    assert json.loads(json.dumps(found)) == found
+    again = evaluate(model, tmp_path, recipe(**task))
+    assert again == found
+
+
+def test_constant_baseline_and_tasks(model: Path, tmp_path: Path) -> None:
+    task = {"prompts": [questions(tmp_path / "quiz.jsonl", 10)], "verifier": {"kind": "exact"}, "sampling": SAMPLING}
+    found = evaluate(model, tmp_path, recipe(**task))
+    assert found["baseline"] == {"chance": None, "constant": 0.4, "constant_answer": "a"}
+    assert found["pass_at_k"] == found["majority_at_k"] == {} and found["sampled_accuracy"] is None
+    assert evaluate(model, tmp_path, recipe(**task, baseline=False, limit=3))["n"] == 3
+
+
+def test_what_was_trained_on_is_dropped_and_counted(model: Path, tmp_path: Path) -> None:
+    """By the prompt, whatever its spaces and capitals; if nothing is left, one sentence."""
+    values = recipe(prompts=[questions(tmp_path / "quiz.jsonl")], verifier={"kind": "exact"}, sampling=SAMPLING)
+    seen = [{"prompt": f" {n}? ", "completion": "a"} for n in range(5)]
+    (tmp_path / "seen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in seen))
+    values["stages"]["tuned"] = {"kind": "sft", "init": "sft", "data": [{"source": str(tmp_path / "seen.jsonl")}]}
+    found = evaluate(model, tmp_path, values)
+    assert found["n"] == 7 and found["duplicates_dropped"] == 5
+    assert {result["prompt"] for result in found["results"]} == {f"{n}?" for n in range(5, 12)}
+    values["stages"]["tuned"]["data"] = [{"source": str(tmp_path / "quiz.jsonl"), "fields": {"completion": "answer"}}]
+    with pytest.raises(UserError, match="quiz: all 12 prompts also occur in the training data"):
+        evaluate(model, tmp_path, values)
+
+
+def test_an_infrastructure_error_counts_in_no_share(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four of twelve cannot be judged: n is 8, and accuracy is a share of those."""
+
+    class Verifier:
+        def __call__(self, prompt: Any, response: str) -> Verdict:
+            number = int(prompt.messages[-1].content.rstrip("?"))
+            if number % 3 == 0:
+                return Verdict(0.0, "infra_error")
+            return Verdict(float(number % 3 == 1), "ok", "x")
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("trivium.evaluation.evaluate.build", lambda config: Verifier())
+    values = recipe(
+        prompts=[questions(tmp_path / "quiz.jsonl")], verifier={"kind": "exact"}, sampling=SAMPLING, samples=2
+    )
+    found = evaluate(model, tmp_path, values)
+    assert found["n"] == 8 and found["accuracy"] == 0.5 and found["status"]["infra_error"] == 4
+    assert found["score"] == 0.5
+    assert found["sampled_accuracy"] == 0.5 and found["pass_at_k"] == {"1": 0.5, "2": 0.5}
