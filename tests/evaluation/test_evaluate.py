@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import trivium.evaluation.evaluate as evaluation
 from trivium.config import RecipeConfig
 from trivium.errors import UserError
 from trivium.evaluation.evaluate import evaluate_stage
@@ -18,14 +19,13 @@ from trivium.model.huggingface import save_model
 from trivium.model.sizes import derive
 from trivium.progress import Progress
 from trivium.stages import StageContext
+from trivium.text.chat import prompt_ids
 from trivium.text.tokenizer import Tokenizer
-
-WORDS = "yes no maybe"
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A decoder that says one letter: the head is biased by a hand-made embedding."""
+    """A model of random weights that spells its answers in a few letters."""
     folder = tmp_path_factory.mktemp("model")
     tokenizer = Tokenizer.train_character(["abcdefgh 0123456789?"])
     shape, _ = derive(RecipeConfig.model_validate(recipe()).stages["sft"].model, tokenizer.vocabulary_size)  # type: ignore[union-attr]
@@ -83,6 +83,7 @@ def test_the_numbers_follow_from_the_results(model: Path, tmp_path: Path) -> Non
     assert found["pass_at_k"]["1"] <= found["pass_at_k"]["2"] <= found["pass_at_k"]["4"]
     assert found["bits_per_byte"] > 0
     assert 0 <= found["truncated_share"] <= 1 and 1 <= found["response_length"] <= 6
+    assert sum(part["n"] for part in found["by_task"].values()) == 12 and set(found["by_task"]) == {"kind0", "kind1"}
     assert found["teacher"] is None and found["duplicates_dropped"] == 0
     assert json.loads(json.dumps(found)) == found
     again = evaluate(model, tmp_path, recipe(**task))
@@ -133,3 +134,24 @@ def test_an_infrastructure_error_counts_in_no_share(
     assert found["n"] == 8 and found["accuracy"] == 0.5 and found["status"]["infra_error"] == 4
     assert found["score"] == 0.5
     assert found["sampled_accuracy"] == 0.5 and found["pass_at_k"] == {"1": 0.5, "2": 0.5}
+
+
+def test_a_pre_trained_model_is_asked_in_plain_form(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No chat template, and the answer ends with the line."""
+    calls: list[Any] = []
+    sample = evaluation.sample_group_rollouts
+
+    def record(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return sample(*arguments)
+
+    monkeypatch.setattr(evaluation, "sample_group_rollouts", record)
+    task = {"prompts": [questions(tmp_path / "quiz.jsonl", 3)], "verifier": {"kind": "exact"}, "sampling": SAMPLING}
+    assert evaluate(model, tmp_path, recipe(**task, plain_prompt="{prompt} a"))["asked"] == "plain"
+    assert evaluate(model, tmp_path, recipe(**task))["asked"] == "chat"
+    (_, tokenizer, plain, _, settings, *_), (_, _, chat, *_) = calls
+    assert [tokenizer.decode(tokens) for _, tokens in plain] == ["0? a", "1? a", "2? a"]
+    assert "\n" in settings.stop_strings
+    assert [tokens for _, tokens in chat] == [prompt_ids(tokenizer, prompt.messages) for prompt, _ in chat]

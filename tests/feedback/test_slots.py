@@ -121,6 +121,15 @@ def test_listing_every_value_does_not_pay() -> None:
     assert slot_report(mr, everything).score == 0.0
 
 
+def test_loose_words_for_every_value_do_not_pay() -> None:
+    hedge = "Aromi: coffee or dining; sushi, pasta and curry; budget, moderate, fancy; average, popular, poor; rivers, city"
+    mr = "name[Aromi], food[Italian], priceRange[high], customer rating[low], area[riverside]"
+    assert slot_report(mr, hedge).stated == ("name",)
+    assert outcome("priceRange", "cheap", "affordable") == outcome("priceRange", "moderate", "affordable") == "stated"
+    both = "It is family friendly. It is not family friendly."
+    assert outcome("familyFriendly", "no", both) == outcome("familyFriendly", "yes", both) == "contradicted"
+
+
 def test_representations_as_text_mapping_and_rubbish() -> None:
     assert parse_mr(FULL) == parse_mr(parse_mr(FULL))
     for bad in ("", "Aromi", "name[Aromi", "colour[red]", "name[Aromi] x"):

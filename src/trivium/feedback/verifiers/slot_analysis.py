@@ -130,9 +130,9 @@ def _places(slots: dict[str, str], text: str) -> tuple[str, dict[str, bool], set
 def _asserted(slot: str, text: str, lexicon: dict[str, dict[str, re.Pattern[str]]]) -> set[str]:
     """The values that the text gives the slot, by one lexicon."""
     if slot == "familyFriendly":
-        if DENIES_FAMILY.search(text):
-            return {"no"}
-        return {"yes"} if MENTIONS_FAMILY.search(text) else set()
+        # by sentence, so that a text that says both is seen to say both
+        parts = [(part, bool(DENIES_FAMILY.search(part))) for part in re.split(r"(?<= )[.;!?](?= )", text)]
+        return {"no" if denied else "yes" for part, denied in parts if denied or MENTIONS_FAMILY.search(part)}
     if slot == "area" and lexicon is STRONG:
         text = OUTSIDE.sub(" ", text)
     values = {value for value, pattern in lexicon[slot].items() if pattern.search(text)}
@@ -191,7 +191,16 @@ def _outcome(slot: str, value: str | None, text: str, equivalents: bool) -> str 
     accepted = _accepted(slot, value, equivalents)
     if asserted & accepted:
         return "stated"
-    return "stated" if equivalents and _asserted(slot, text, WEAK) & accepted else "omitted"
+    return "stated" if equivalents and _loosely(slot, text, accepted) else "omitted"
+
+
+def _loosely(slot: str, text: str, accepted: set[str]) -> bool:
+    """Whether loose words state an accepted value. Other words for other values beside them ("budget, moderate and
+    fancy") are a hedge that would fit every representation, and state none; "affordable" alone may mean two."""
+    rest = text
+    for value in accepted & WEAK.get(slot, {}).keys():
+        rest = WEAK[slot][value].sub(" ", rest)
+    return rest != text and not any(WEAK[slot][value].search(rest) for value in WEAK[slot].keys() - accepted)
 
 
 def slot_error_rate(pairs: Iterable[tuple[str | Mapping[str, str], str]], equivalents: bool = True) -> float:
