@@ -48,6 +48,8 @@ def same_work(benchmark: "Benchmark", measured: "Measured") -> tuple[bool, str]:
         gaps = [max(abs(at[name]["loss"] - at["trivium"]["loss"]) for name in first) for at in pairs]
         equal &= max(gaps) <= LOSS_TOLERANCE
         parts.append(f"first loss {ours['loss']:.6f}, largest difference {gaps[0]:.1e} (last step {gaps[1]:.1e})")
+        if max(gaps) > LOSS_TOLERANCE:
+            parts.append("losses: " + ", ".join(f"{name} {result['loss']:.6f}" for name, result in first.items()))
     if "completion_tokens" in ours:
         made = {
             name: round(statistics.fmean(r["completion_tokens"] for r in rs)) for name, rs in measured.results.items()

@@ -18,10 +18,13 @@ class EachStep(Progress):
     def __init__(self, turn: Turn, tokens: int = 0) -> None:
         self.turn, self.tokens = turn, tokens
 
+    def stage(self, name: str, total: int, start: int = 0) -> None:
+        self.turn()  # set up: what follows is the first repetition
+
     def advance(self, step: int, metrics: Mapping[str, Any] | None = None) -> None:
-        if metrics is None:  # before the first step
-            self.turn()
-        elif "response_length" in metrics:
+        if metrics is None:
+            return
+        if "response_length" in metrics:
             made = round(metrics["response_length"] * PROMPTS * GROUP)
             self.turn(samples=PROMPTS * GROUP, completion_tokens=made, prompt_tokens=self.tokens)
         else:

@@ -98,6 +98,24 @@ def test_constant_baseline_and_tasks(model: Path, tmp_path: Path) -> None:
     assert evaluate(model, tmp_path, recipe(**task, baseline=False, limit=3))["n"] == 3
 
 
+def test_votes_are_counted_by_value() -> None:
+    votes = [evaluation._vote(Verdict(0.0, "ok", text), True) for text in ("1,000", "1000.0", "$1e3.", "7")]
+    assert votes[0] == votes[1] == votes[2] != votes[3]
+    assert evaluation._vote(Verdict(0.0, "unparseable", "a thousand"), True) is None
+    assert evaluation._vote(Verdict(1.0, "ok", "a  b"), False) == "a b"
+
+
+def test_a_reference_longer_than_the_context_is_left_out(model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "1?", "answer": "abc"}, {"prompt": "2?", "answer": "abc" * 40}]
+    found = []
+    for kept in (rows[:1], rows, rows[1:]):
+        path = tmp_path / f"{len(found)}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        task = {"prompts": [{"source": str(path)}], "verifier": {"kind": "exact"}, "sampling": SAMPLING}
+        found.append(evaluate(model, tmp_path, recipe(**task, references=True))["bits_per_byte"])
+    assert found[0] == found[1] is not None and found[2] is None
+
+
 def test_what_was_trained_on_is_dropped_and_counted(model: Path, tmp_path: Path) -> None:
     """By the prompt, whatever its spaces and capitals; if nothing is left, one sentence."""
     values = recipe(prompts=[questions(tmp_path / "quiz.jsonl")], verifier={"kind": "exact"}, sampling=SAMPLING)

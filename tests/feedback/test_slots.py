@@ -122,7 +122,7 @@ def test_listing_every_value_does_not_pay() -> None:
 
 
 def test_loose_words_for_every_value_do_not_pay() -> None:
-    hedge = "Aromi: coffee or dining; sushi, pasta and curry; budget, moderate, fancy; average, popular, poor; rivers, city"
+    hedge = "Aromi: coffee, dining; sushi, pasta, curry; budget, moderate, fancy; average, popular, poor; rivers, city"
     mr = "name[Aromi], food[Italian], priceRange[high], customer rating[low], area[riverside]"
     assert slot_report(mr, hedge).stated == ("name",)
     assert outcome("priceRange", "cheap", "affordable") == outcome("priceRange", "moderate", "affordable") == "stated"

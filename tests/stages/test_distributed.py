@@ -16,6 +16,7 @@ from tests.stages.worker import MUON, cut_stage
 
 from trivium.training import checkpoint
 
+pytestmark = pytest.mark.timeout(600)  # on a machine that is busy with other things
 ROOT = Path(__file__).resolve().parents[2]
 
 

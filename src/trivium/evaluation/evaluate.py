@@ -20,7 +20,7 @@ from trivium.evaluation.metrics import bits_per_byte, mean_majority_at_k, mean_p
 from trivium.feedback.rewards import STATUSES
 from trivium.feedback.verdict import Verdict
 from trivium.feedback.verifiers import Verifier, build, slot_report
-from trivium.feedback.verifiers.base import reference_number
+from trivium.feedback.verifiers.base import parse_number, reference_number
 from trivium.generation.engine import Engine
 from trivium.generation.rollouts import Rollout, sample_group_rollouts
 from trivium.generation.sampling import SamplingSettings
@@ -151,7 +151,8 @@ class Examiner:
         if not verdicts:
             return {}
         right = [[_right(verdict, task.threshold) for verdict in group] for group in verdicts]
-        answers = [[verdict.extracted for verdict in group] for group in verdicts]
+        numeric = task.verifier.kind in ("numeric", "primer")
+        answers = [[_vote(verdict, numeric) for verdict in group] for group in verdicts]
         sizes = [2**power for power in range(task.samples.bit_length()) if 2**power <= task.samples]
         return {
             "sampled_accuracy": fmean(value for group in right for value in group),
@@ -159,14 +160,21 @@ class Examiner:
             "majority_at_k": {str(k): mean_majority_at_k(answers, right, k) for k in sizes},
         }
 
-    def _bits_per_byte(self, prompts: Sequence[Prompt]) -> float:
-        """Of the reference answers (stop token included) given their prompts, over the bytes of the answers."""
+    def _bits_per_byte(self, prompts: Sequence[Prompt]) -> float | None:
+        """Of the reference answers (stop token included) given their prompts, over the bytes of the answers.
+
+        References that do not fit into the context are left out; None if none fits.
+        """
         pairs = [(prompt, text) for prompt in prompts for text in _references(prompt)]
         conversations = [Conversation((*prompt.messages, Message("assistant", text))) for prompt, text in pairs]
         sequences = [training_sequence(self.tokenizer, conversation) for conversation in conversations]
+        context = self.engine.decoder.config.context_length
+        fits = [index for index, sequence in enumerate(sequences) if len(sequence.tokens) <= context]
+        byte_count = sum(len(pairs[index][1].encode()) for index in fits)
         with torch.no_grad():
-            nats = total_nats(self.engine.decoder, sequences, SCORING_TOKENS, self.device)
-        return bits_per_byte(nats, sum(len(text.encode()) for _, text in pairs))
+            scored = [sequences[index] for index in fits]
+            nats = total_nats(self.engine.decoder, scored, SCORING_TOKENS, self.device) if scored else 0.0
+        return bits_per_byte(nats, byte_count) if byte_count else None
 
 
 @lru_cache(maxsize=2)
@@ -180,6 +188,14 @@ def _training_records(recipe: str) -> list[Prompt | Conversation]:
         elif isinstance(stage, RLConfig):
             records += [item for part in sources.prompts(stage.prompts, config) for item in part]
     return records
+
+
+def _vote(verdict: Verdict, numeric: bool) -> str | None:
+    """What a sample votes for: '1,000' and '1000.0' are one number, and what could not be read votes for nothing."""
+    if verdict.status != "ok" or verdict.extracted is None:
+        return None
+    number = parse_number(verdict.extracted) if numeric else None
+    return " ".join(verdict.extracted.split()) if number is None else str(number.normalize())
 
 
 def _right(verdict: Verdict, threshold: float) -> bool:
