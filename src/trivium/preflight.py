@@ -36,6 +36,11 @@ def check_rl(config: "RLConfig", stage: str) -> None:
         raise UserError(f"{stage}.group_size is 1, which leaves {config.advantage} nothing to compare; use 2 or more")
     if config.minibatches > config.prompts_per_step:
         raise UserError(f"{stage}.minibatches is larger than {stage}.prompts_per_step; each update needs a prompt")
+    if config.overlong == "penalty" and config.overlong_window >= config.sampling.max_new_tokens:
+        raise UserError(
+            f"{stage}.overlong_window is {config.overlong_window}, but a response has at most "
+            f"{config.sampling.max_new_tokens} tokens; make the window shorter, so that short answers cost nothing"
+        )
 
 
 def check_section(where: str, config: Any) -> None:

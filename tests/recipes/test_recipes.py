@@ -18,6 +18,7 @@ TINY = {
     "rl.prompts_per_step": 2,
     "rl.group_size": 4,
     "rl.sampling.max_new_tokens": 12,
+    "rl.overlong_window": 4,
     "threads": 1,
 }
 

@@ -62,6 +62,7 @@ RECIPE: dict[str, Any] = {
             "minibatches": 2,
             "micro_batch_tokens": 150,
             "sampling": {"max_new_tokens": 10},
+            "overlong_window": 4,
             "optimizer": {"lr": 3e-3},
         },
     },

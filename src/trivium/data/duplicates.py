@@ -16,7 +16,7 @@ def normalise(messages: Sequence[Message]) -> str:
 
 
 def drop_duplicates(prompts: Sequence[Prompt], training: Iterable[Prompt | Conversation]) -> tuple[list[Prompt], int]:
-    """``prompts`` without those that ``training`` also asks, and how many were dropped.
+    """``prompts`` without those that ``training`` or an earlier prompt also asks, and how many were dropped.
 
     Of a conversation, everything before an assistant message counts as asked.
     """
@@ -28,5 +28,10 @@ def drop_duplicates(prompts: Sequence[Prompt], training: Iterable[Prompt | Conve
         for index, message in enumerate(record.messages):
             if message.role == "assistant":
                 seen.add(normalise(record.messages[:index]))
-    kept = [prompt for prompt in prompts if normalise(prompt.messages) not in seen]
+    kept = []
+    for prompt in prompts:
+        text = normalise(prompt.messages)
+        if text not in seen:
+            kept.append(prompt)
+            seen.add(text)
     return kept, len(prompts) - len(kept)

@@ -64,6 +64,8 @@ class _TokenLogProbs(torch.autograd.Function):
             entropy.append(-torch.einsum("nv,nv->n", probability, log_probs))
             single = probability
         ctx.settings = (temperature, top_k, top_p, size)
+        kind = hidden.device.type
+        ctx.autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         # one chunk is small by definition: its probabilities are kept, which saves the second product
         ctx.save_for_backward(hidden, weight, targets, single if len(chosen) == 1 else None)
         out, spread = torch.cat(chosen), torch.cat(entropy)
@@ -77,19 +79,22 @@ class _TokenLogProbs(torch.autograd.Function):
         temperature, top_k, top_p, size = ctx.settings
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
-        for start in range(0, hidden.shape[0], size):
-            part = slice(start, start + size)
-            if single is None:
-                logits = _chunk_logits(hidden[part], weight, targets[part], temperature, top_k, top_p)
-                probability = logits.softmax(-1)
-            else:
-                probability = single
-            scale = gradient[part, None] / temperature
-            delta = probability * -scale
-            delta.scatter_add_(1, targets[part, None], scale.expand(-1, 1).contiguous())
-            delta = delta.to(weight.dtype)
-            hidden_gradient[part] = delta @ weight
-            weight_gradient += (delta.t() @ hidden[part].to(weight.dtype)).float()
+        # the backward pass runs outside autocast: what it computes again must be what the forward pass computed
+        autocast = torch.autocast(hidden.device.type, ctx.autocast or torch.bfloat16, enabled=ctx.autocast is not None)
+        with autocast:
+            for start in range(0, hidden.shape[0], size):
+                part = slice(start, start + size)
+                if single is None:
+                    logits = _chunk_logits(hidden[part], weight, targets[part], temperature, top_k, top_p)
+                    probability = logits.softmax(-1)
+                else:
+                    probability = single
+                scale = gradient[part, None] / temperature
+                delta = probability * -scale
+                delta.scatter_add_(1, targets[part, None], scale.expand(-1, 1).contiguous())
+                delta = delta.to(weight.dtype)
+                hidden_gradient[part] = delta @ weight
+                weight_gradient += (delta.t() @ hidden[part].to(weight.dtype)).float()
         return hidden_gradient, weight_gradient.to(weight.dtype), None, None, None, None
 
 
