@@ -1,5 +1,6 @@
 """Each stage as the pipeline calls it, on a tiny model: what it leaves, what it logs, what it refuses."""
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -255,3 +256,25 @@ def test_pretraining_may_continue_a_model(place: Path) -> None:
     run_stage(place / "more", "pretrain", choice)
     first = metrics(place / "more/pretrain")[0]["loss"]
     assert first < 5.6 and not (place / "more/pretrain/tokenizer").exists()
+
+
+def test_sampling_and_validation_use_the_present_weights(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes sample from a gathered copy; taken before the update, it would validate an older policy."""
+    policies: list[Decoder] = []
+    start, sample, validate = Loop.__init__, rl.Sampler.sample, rl.Sampler.validate
+    compared: list[bool] = []
+
+    def remember(loop: Loop, *arguments: Any, **named: Any) -> None:
+        policies.append(arguments[1])
+        start(loop, *arguments, **named)
+
+    def present(sampler: rl.Sampler) -> None:
+        pairs = zip(sampler.engine.decoder.parameters(), policies[0].parameters(), strict=True)
+        compared.append(sampler.engine.decoder is not policies[0] and all(torch.equal(*pair) for pair in pairs))
+
+    monkeypatch.setattr(rl.distributed, "full_copy", copy.deepcopy)
+    monkeypatch.setattr(Loop, "__init__", remember)
+    monkeypatch.setattr(rl.Sampler, "sample", lambda sampler, step: (present(sampler), sample(sampler, step))[1])
+    monkeypatch.setattr(rl.Sampler, "validate", lambda sampler, asked: (present(sampler), validate(sampler, asked))[1])
+    run_stage(place, "rl", QUICK | {"rl.evaluate_every": 1})
+    assert compared == [True] * 4
