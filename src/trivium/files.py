@@ -94,10 +94,16 @@ def lock(directory: Path) -> Iterator[None]:
     """Hold ``directory`` against other processes; the system frees it when the process ends, however it ends.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or it cannot be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / ".lock", "a+", encoding="utf-8") as file:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        opened = open(directory / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise UserError(f"{directory} cannot be written ({error.strerror}); choose another directory with -d") from None
+    with opened as file:
         _take(file, directory)
         file.truncate(0)
         file.write(str(os.getpid()))

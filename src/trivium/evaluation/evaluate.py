@@ -43,7 +43,9 @@ def evaluate_stage(context: "StageContext", model: Path) -> dict[str, Any]:
     decoder = load_model(model, device=device).eval()
     precision = torch.bfloat16 if getattr(context.config, "precision", None) == "bfloat16" else None
     engine = Engine(decoder, decode=tokenizer.decode, autocast=precision)
-    examiner = Examiner(context.recipe, engine, tokenizer, device, chat=context.config.kind != "pretrain")
+    examiner = Examiner(
+        context.recipe, engine, tokenizer, device, chat=getattr(context.config, "kind", None) != "pretrain"
+    )
     tasks = {name: examiner.examine(name, task) for name, task in context.recipe.evaluation.items()}
     return {"stage": context.name, "tasks": tasks}
 

@@ -32,9 +32,13 @@ class RewardFunction:
 
     def __init__(self, parts: Mapping[str, VerifierConfig]) -> None:
         self.verifiers = {name: (build(part), part.weight) for name, part in parts.items()}
+        self.failure = ""  # the first infrastructure error, for whoever has to mend it
 
     def __call__(self, prompt: Prompt, response: str) -> Reward:
         verdicts: dict[str, Verdict] = {name: verify(prompt, response) for name, (verify, _) in self.verifiers.items()}
+        if not self.failure:
+            failed = ((name, verdict) for name, verdict in verdicts.items() if verdict.status == "infra_error")
+            self.failure = next((f"{name}: {verdict.detail}" for name, verdict in failed), "")
         total = sum(weight * verdicts[name].score for name, (_, weight) in self.verifiers.items())
         status = max((verdict.status for verdict in verdicts.values()), key=STATUSES.index)
         extracted = next((verdict.extracted for verdict in verdicts.values() if verdict.extracted is not None), None)

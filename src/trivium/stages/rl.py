@@ -59,6 +59,11 @@ def main(context: StageContext) -> dict[str, object]:
         with loop.phase("sample"):
             sampler.use(policy, loop.updates)
             sampled = sampler.sample(step)
+            if all(rollout.status == "infra_error" for group in sampled for rollout in group):
+                raise UserError(
+                    f"{context.name}: no rollout of step {step + 1} could be judged ({sampler.reward.failure}); "
+                    "mend the reward, or choose a verifier that suits the answers, and run again"
+                )
             groups = select(sampled, config)
         with loop.phase("score"), loop.autocast():
             monitored = reference is not None and (config.kl != "none" or (step + 1) % config.log_every == 0)
