@@ -108,11 +108,26 @@ def eval_command(
 @click.option(
     "-p", "--prompt", "prompts", multiple=True, required=True, help="What the user says; may be given several times."
 )
-@click.option("-n", "--samples", default=1, show_default=True, help="Responses a prompt.")
-@click.option("-t", "--temperature", default=1.0, show_default=True, help="0: the likeliest token always.")
-@click.option("--top-k", default=0, show_default=True, help="Keep the k likeliest tokens; 0: all.")
-@click.option("--top-p", default=1.0, show_default=True, help="Keep the smallest set of this probability.")
-@click.option("--max-new-tokens", default=128, show_default=True, help="Longest response.")
+@click.option("-n", "--samples", default=1, type=click.IntRange(min=1), show_default=True, help="Responses a prompt.")
+@click.option(
+    "-t",
+    "--temperature",
+    default=1.0,
+    type=click.FloatRange(min=0),
+    show_default=True,
+    help="0: the likeliest token always.",
+)
+@click.option(
+    "--top-k", default=0, type=click.IntRange(min=0), show_default=True, help="Keep the k likeliest tokens; 0: all."
+)
+@click.option(
+    "--top-p",
+    default=1.0,
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    show_default=True,
+    help="Keep the smallest set of this probability.",
+)
+@click.option("--max-new-tokens", default=128, type=click.IntRange(min=1), show_default=True, help="Longest response.")
 @click.option("--stop", multiple=True, help="A string that ends a response; may be given several times.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal responses.")
 @click.option("--raw", is_flag=True, help="Continue the text as it is, without the chat template.")
@@ -125,8 +140,15 @@ def generate_command(model: str, prompts: Arguments, **options: Any) -> None:
 
 @_command(cli, "chat", "trivium chat runs/primer/rl/model")
 @click.argument("model")
-@click.option("-t", "--temperature", default=0.7, show_default=True, help="0: the likeliest token always.")
-@click.option("--max-new-tokens", default=256, show_default=True, help="Longest response.")
+@click.option(
+    "-t",
+    "--temperature",
+    default=0.7,
+    type=click.FloatRange(min=0),
+    show_default=True,
+    help="0: the likeliest token always.",
+)
+@click.option("--max-new-tokens", default=256, type=click.IntRange(min=1), show_default=True, help="Longest response.")
 @click.option("--system", help="What the system message says.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal responses.")
 def chat_command(model: str, **options: Any) -> None:

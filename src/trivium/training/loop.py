@@ -128,7 +128,7 @@ class Loop:
         self.tokens += tokens
         self.window_tokens += tokens
         rate = self.optimizers[-1].param_groups[0]["lr"]
-        result = {**self._reduce(totals), **(metrics or {}), "gradient_norm": norm, "learning_rate": rate}
+        result = {**(metrics or {}), **self._reduce(totals), "gradient_norm": norm, "learning_rate": rate}
         self.window.append(result)
         return result
 
