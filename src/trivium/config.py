@@ -109,7 +109,10 @@ class TrainingConfig(Strict):
 class VerifierConfig(Strict):
     """One named part of the reward."""
 
-    kind: str = Field(description="numeric, exact, regex, choice, slots, function, length, or primer (by task)")
+    kind: str = Field(
+        description="numeric, exact, regex, choice, slots, function, length, primer (by task), weighted (a sum) or "
+        "reward_model"
+    )
     weight: float = Field(1.0, description="weight in the summed reward")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the verifier")
 
@@ -120,6 +123,144 @@ class SamplingConfig(Strict):
     top_p: float = Field(1.0, gt=0, le=1, description="keep the smallest set of this probability")
     max_new_tokens: int = Field(64, ge=1, description="longest response")
     stop: list[str] = Field(default_factory=list, description="strings that end a response")
+
+
+class RankingSourceConfig(Strict):
+    """Where rankings come from: a stage that ranks, a store, or a file of one of the known formats."""
+
+    source: str = Field(
+        description="a stage of kind rank, a store (.db file, sqlite:// or postgresql:// address), a file or a folder"
+    )
+    adapter: Literal["trivium", "rankme", "oasst", "hh", "captions", "trl", "rewardbench"] | None = Field(
+        None, description="format of the rows; default: told by their fields"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the adapter")
+    criterion: str | None = Field(None, description="only rankings under this criterion")
+    kinds: list[Literal["human", "ai", "simulated"]] = Field(
+        default_factory=lambda: ["human", "ai", "simulated"], description="only annotators of these kinds"
+    )
+    portion: tuple[float, float] = Field(
+        (0.0, 1.0), description="keep the prompts whose hash falls into this part of [0, 1): halves share no prompt"
+    )
+    limit: int | None = Field(None, ge=1, description="use at most this many rankings")
+
+
+class AnnotatorConfig(Strict):
+    """A simulated annotator: how much each part of its judgement counts, and how it errs."""
+
+    weights: dict[str, float] = Field(
+        default_factory=dict, description="weight of each part, in place of the part's own; 0 leaves it out"
+    )
+    noise: float = Field(0.25, ge=0, le=0.5, description="how often the order of two responses is flipped")
+    position_bias: float = Field(0.0, description="added to the first response shown, falling to 0 at the last")
+    length_bias: float = Field(0.0, description="added for each 100 characters")
+    tie_margin: float = Field(0.0, ge=0, description="responses closer than this are tied")
+
+
+class PanelConfig(Strict):
+    """Programmatic annotators who write into the same store as people do."""
+
+    parts: dict[str, VerifierConfig] = Field(description="what they look at: named parts, summed by weight")
+    annotators: dict[str, AnnotatorConfig] = Field(
+        default_factory=lambda: {
+            "panel-1": AnnotatorConfig(),
+            "panel-2": AnnotatorConfig(),
+            "panel-3": AnnotatorConfig(),
+        },
+        description="names and settings",
+    )
+
+
+class RankConfig(Strict):
+    """Sample answers from a model and have them ranked, by a simulated panel or by people in the ranking page."""
+
+    kind: Literal["rank"] = "rank"
+    init: str = Field("sft", description="stage, directory or hub name that answers")
+    prompts: list[SourceConfig] = Field(description="prompts, mixed by weight")
+    tasks: int = Field(400, ge=1, description="prompts to rank")
+    responses: int = Field(4, ge=2, le=9, description="answers a prompt; equal texts are shown once")
+    rankings_per_task: int = Field(1, ge=1, description="annotators a task")
+    criterion: str = Field("overall", description="what is asked of the annotators")
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    panel: PanelConfig | None = Field(
+        None, description="simulated annotators; none: people rank, and the run goes on once they have"
+    )
+    store: str | None = Field(
+        None, description="file or address of the store; default: rankings.db in the run directory"
+    )
+    slots: int = Field(256, ge=1, description="responses generated at a time; the key-value cache grows with it")
+
+
+class RewardConfig(TrainingConfig):
+    """A reward model: a scalar head on a checkpoint, trained on rankings as they were given."""
+
+    kind: Literal["reward"] = "reward"
+    init: str = Field("sft", description="stage, directory or hub name to start from")
+    rankings: list[RankingSourceConfig] = Field(description="rankings to learn from")
+    batch_size: int = Field(32, ge=1, description="prompts an update; all rankings of a prompt stay together")
+    heads: int = Field(1, ge=1, description="scalar heads; their spread tells how sure the model is")
+    head_init: Literal["normal", "zero"] = Field("normal", description="normal: deviation 1/sqrt(width + 1)")
+    loss: Literal["pairwise", "plackett_luce"] = Field(
+        "pairwise", description="Bradley-Terry over all pairs, or listwise"
+    )
+    ties: Literal["soft", "rao_kupper", "davidson", "ignore"] = Field(
+        "soft", description="pairwise: soft target 0.5, a term of its own, or no loss from tied pairs"
+    )
+    tie_parameter: float = Field(1.5, gt=0, description="theta (rao_kupper, above 1) or nu (davidson)")
+    margin: float = Field(0.0, ge=0, description="score margin for each unit of a ranking's strength")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of pairs taken to be the wrong way round")
+    centering: float = Field(0.0, ge=0, description="weight of the squared mean score, which has no scale of its own")
+    reduction: Literal["ranking", "pair"] = Field(
+        "ranking", description="ranking: mean over the pairs of each ranking, then over rankings; pair: over all pairs"
+    )
+    annotator_weights: dict[str, float] = Field(
+        default_factory=dict, description="weight of annotators; 1 where not named"
+    )
+    validation_share: float = Field(
+        0.1, ge=0, lt=1, description="share of prompts held out for validation while training"
+    )
+    test_share: float = Field(0.2, gt=0, lt=1, description="share of prompts held out for the evaluation")
+    prompts: list[SourceConfig] = Field(
+        default_factory=list, description="prompts on which the scores are normalised and best-of-n is measured"
+    )
+    policy: str | None = Field(None, description="model that answers them; default: init")
+    prompt_limit: int = Field(100, ge=1, description="use at most this many of the prompts")
+    samples: int = Field(16, ge=2, description="responses a prompt")
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    gold: VerifierConfig | None = Field(None, description="what best-of-n is measured by, where it is known")
+
+
+class CriticConfig(Strict):
+    """PPO's value function."""
+
+    init: str | None = Field(None, description="stage or directory; default: the reward model, else the policy's start")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate of the critic")
+    gamma: float = Field(1.0, gt=0, le=1, description="discount")
+    lam: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
+    value_clip: float = Field(0.2, ge=0, description="how far values may move from the old ones; 0: no clipping")
+    coefficient: float = Field(0.5, ge=0, description="weight of the value loss")
+    whiten_rewards: bool = Field(False, description="scale token rewards to unit deviation, keeping their mean")
+    whiten_advantages: bool = Field(True, description="normalise advantages over the batch")
+    warmup: int = Field(0, ge=0, description="steps in which only the critic learns")
+
+
+class WatchConfig(Strict):
+    """Over-optimisation: what is measured beside the proxy, when to stop, which checkpoint to keep."""
+
+    enabled: bool | None = Field(None, description="null: on where a reward model is part of the reward")
+    held_out: VerifierConfig | None = Field(
+        None, description="an independent scorer, such as a reward model of other rankings"
+    )
+    gold: VerifierConfig | None = Field(
+        None, description="the true score where it is known; it is charted, and judges only where held_out is not set"
+    )
+    stop: bool = Field(True, description="end the stage when the held-out score falls while the proxy rises")
+    patience: int = Field(3, ge=1, description="observations in a row that must say so")
+    kl_budget: float | None = Field(
+        None, gt=0, description="also end when the KL to the reference exceeds this, in nats a response"
+    )
+    keep_best: bool = Field(True, description="the stage's model is the best observed one, not the last")
+    samples: int = Field(1, ge=1, description="sampled responses a validation prompt")
 
 
 class PretrainConfig(TrainingConfig):
@@ -151,7 +292,7 @@ class RLConfig(TrainingConfig):
     prompts: list[SourceConfig] = Field(description="prompts with answers, mixed by weight")
     validation: list[SourceConfig] = Field(default_factory=list, description="held-out prompts")
     rewards: dict[str, VerifierConfig] = Field(description="named parts of the reward, summed by weight")
-    preset: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce++"] | None = Field(
+    preset: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce++", "ppo"] | None = Field(
         "grpo", description="named choices for the keys below that are left at null"
     )
     prompts_per_step: int = Field(16, ge=1, description="prompts an iteration")
@@ -159,8 +300,8 @@ class RLConfig(TrainingConfig):
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     epochs: int = Field(1, ge=1, description="passes over one iteration's rollouts")
     minibatches: int = Field(1, ge=1, description="updates a pass")
-    advantage: Literal["group_mean", "group_zscore", "leave_one_out", "batch_zscore"] | None = Field(
-        None, description="baseline and scale"
+    advantage: Literal["group_mean", "group_zscore", "leave_one_out", "batch_zscore", "gae"] | None = Field(
+        None, description="baseline and scale; gae: token by token from a critic"
     )
     ratio: Literal["token", "sequence"] | None = Field(None, description="importance ratio per token or per sequence")
     clipping: Literal["symmetric", "higher", "capped_weight", "none"] | None = Field(
@@ -175,6 +316,10 @@ class RLConfig(TrainingConfig):
         None, description="KL to the reference: none, in the reward (k1), or in the loss"
     )
     kl_coefficient: float | None = Field(None, ge=0, description="weight of the KL")
+    kl_target: float | None = Field(
+        None, gt=0, description="adapt kl_coefficient to keep the KL near this, in nats a response; null: fixed"
+    )
+    kl_horizon: int = Field(10000, ge=1, description="kl_target: rollouts over which the coefficient adapts")
     reference: Literal["frozen", "moving", "none"] | None = Field(None, description="reference policy")
     reference_decay: float = Field(0.99, ge=0, le=1, description="moving reference: share kept each iteration")
     resample: int | None = Field(None, ge=0, description="most extra rounds that replace groups without spread")
@@ -182,12 +327,20 @@ class RLConfig(TrainingConfig):
         None, description="truncated rollouts: keep, mask from the loss, or soft penalty"
     )
     overlong_window: int = Field(16, ge=1, description="penalty: grows over this many last tokens")
+    missing_stop_penalty: float = Field(
+        0.0, ge=0, description="taken off the reward of a response without a stop token"
+    )
+    reward_normalisation: Literal["none", "batch", "running"] | None = Field(
+        None, description="centre and scale rewards: over the step, or by running statistics; none: as they are"
+    )
+    critic: CriticConfig | None = Field(None, description="advantage gae: its critic")
+    watch: WatchConfig = Field(default_factory=WatchConfig)
     shared_prompts: bool = Field(True, description="train the prompt of a group once")
     slots: int = Field(256, ge=1, description="responses generated at a time; the key-value cache grows with it")
     rollouts_every: int = Field(1, ge=0, description="keep the rollouts of every n-th step as parquet; 0: none")
 
 
-StageConfig = Annotated[PretrainConfig | SFTConfig | RLConfig, Field(discriminator="kind")]
+StageConfig = Annotated[PretrainConfig | SFTConfig | RankConfig | RewardConfig | RLConfig, Field(discriminator="kind")]
 
 
 class TaskConfig(Strict):
