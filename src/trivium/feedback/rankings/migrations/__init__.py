@@ -1,0 +1,1 @@
+"""Alembic migrations of the ranking store; ``trivium.feedback.rankings.schema`` runs them."""
