@@ -77,7 +77,7 @@ class Ranking:
         if self.id:
             return self
         text = json.dumps(to_row(self), sort_keys=True, ensure_ascii=False)
-        return replace(self, id=hashlib.blake2b(text.encode(), digest_size=16).hexdigest())
+        return replace(self, id=hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest())
 
 
 def dense_tiers(tiers: Sequence[int]) -> tuple[int, ...]:
@@ -144,7 +144,7 @@ def to_row(ranking: Ranking) -> dict[str, Any]:
         elif isinstance(value, tuple):
             if value or item.name == "tiers":
                 row[item.name] = list(value)
-        elif item.name in ("annotator", "kind") or not _is_default(value):
+        elif item.name in ("annotator", "kind") or not _is_default(value) or (value == "" and item.default != ""):
             row[item.name] = value
     return row
 
@@ -221,7 +221,8 @@ def _without_defaults(value: Any) -> dict[str, Any]:
     row = {}
     for item in fields(value):
         entry = getattr(value, item.name)
-        if item.name in ("text", "id") or entry not in ("", None, {}):
+        # A prompt's answer may be anything, an empty text too; None alone means that there is none.
+        if item.name in ("text", "id") or (entry is not None if item.name == "answer" else entry not in ("", None, {})):
             row[item.name] = entry
     if row.get("finish_reason") == "stop":
         del row["finish_reason"]
