@@ -282,7 +282,7 @@ def edited(tmp_path: Path, **changes: Any) -> Path:
     ("changes", "message"),
     [
         ({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}, r"GPT2LMHeadModel.*LlamaForCausalLM.*Olmo2"),
-        ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification.*not supported"),
+        ({"architectures": ["LlamaForTokenClassification"]}, "LlamaForTokenClassification.*not supported"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'.*only 'silu'"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'.*linear, llama3, yarn"),
         ({"rope_scaling": {"rope_type": "linear"}}, "needs a number for factor"),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from trivium.data.records import Conversation, Message
 from trivium.errors import UserError
-from trivium.text.chat import prompt_ids, render, training_sequence
+from trivium.text.chat import prompt_ids, render, response_ids, training_sequence
 from trivium.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # The shape of Qwen's template: a line break follows the stop token, and answers are trimmed by none.
@@ -180,3 +180,21 @@ def test_bad_templates_and_messages(ours: Tokenizer, tmp_path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="no chat template"):
         prompt_ids(Tokenizer.load(tmp_path), [Message("user", "a")])
+
+
+@given(asked=st.text(max_size=12), answer=st.text(max_size=12), finished=st.booleans())
+def test_a_reward_model_reads_what_fine_tuning_trains(ours: Tokenizer, asked: str, answer: str, finished: bool) -> None:
+    talk = conversation(("user", asked), ("assistant", answer))
+    whole = list(training_sequence(ours, talk).tokens)
+    ids = response_ids(ours, talk.messages[:1], answer, finished)
+    assert ids == (whole if finished else whole[:-1])
+    assert ids[: len(prompt_ids(ours, talk.messages[:1]))] == prompt_ids(ours, talk.messages[:1])
+
+
+def test_the_stop_token_of_an_answer_is_the_one_the_template_writes(tmp_path) -> None:
+    """Llama 3 has three stop tokens, and its main one ends texts, not turns."""
+    tokenizer = foreign(FOREIGN, tmp_path)
+    tokenizer.stop_token_ids = (tokenizer.token_id("<|end|>"), tokenizer.token_id("<|close|>"))
+    ids = response_ids(tokenizer, (Message("user", "hi"),), "yo<|stop|>", True)
+    assert tokenizer.decode(ids, skip_special=False).endswith("assistant\nyo<|stop|><|close|>")
+    assert ids[-1] == tokenizer.token_id("<|close|>") and ids.count(tokenizer.token_id("<|stop|>")) == 0

@@ -3,7 +3,7 @@
 Tokens lie flat, (T,), whatever sequences they belong to; how they see each other is the business of ``attend`` (see
 ``trivium.model.attention``). The vocabulary head runs on demand: ``decoder(tokens, positions, attend, head)`` hands the
 final hidden states and the head's weight to ``head`` and returns what that returns, so that a loss touches only the
-tokens that carry it.
+tokens that carry it. A reward model or a critic has ``score``, a few scalar heads, in place of the vocabulary head.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from trivium.model.attention import Attend
 
-Head = Callable[[Tensor, Tensor], Any]  # (hidden (T, hidden_size), weight (vocabulary, hidden_size)) -> anything
+Head = Callable[[Tensor, Tensor], Any]  # (hidden (T, hidden_size), weight (outputs, hidden_size)) -> anything
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class DecoderConfig:
     windows: tuple[int | None, ...] = ()  # sliding window of each layer; empty: none anywhere
     rope_layers: tuple[bool, ...] = ()  # whether each layer rotates; empty: all do
     family: str = "qwen3"  # the Hugging Face model_type it is saved as
+    scalar_heads: int = 0  # above 0: so many scores a token in place of logits over the vocabulary
 
     def window(self, layer: int) -> int | None:
         return self.windows[layer] if self.windows else None
@@ -254,7 +255,10 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.head: nn.Linear | None = None
-        if not config.tie_embeddings:
+        self.score: nn.Linear | None = None
+        if config.scalar_heads:
+            self.score = nn.Linear(config.hidden_size, config.scalar_heads, bias=False)
+        elif not config.tie_embeddings:
             self.head = nn.Linear(config.hidden_size, config.vocabulary_size, bias=False)
         self.gradient_checkpointing = False
         self.reset_rope()
@@ -286,7 +290,9 @@ class Decoder(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """(vocabulary, hidden_size)"""
+        """(vocabulary, hidden_size), or (scalar_heads, hidden_size)"""
+        if self.score is not None:
+            return self.score.weight
         return self.embedding.weight if self.head is None else self.head.weight
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend, head: Head | None = None) -> Any:
@@ -306,5 +312,5 @@ class Decoder(nn.Module):
         return x if head is None else head(x, self.head_weight)
 
     def logits(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """(T, vocabulary) in float32, for every token: tests and scoring of short texts; losses use ``head``."""
+        """(T, vocabulary or scalar_heads) in float32, for every token: tests and short texts; losses use ``head``."""
         return self(tokens, positions, attend, lambda hidden, weight: F.linear(hidden, weight).float())  # type: ignore[no-any-return]

@@ -18,6 +18,7 @@ MODULES = {
     "embedding": "model.embed_tokens",
     "norm": "model.norm",
     "head": "lm_head",
+    "score": "score",
     "blocks.{}.attention.q": "model.layers.{}.self_attn.q_proj",
     "blocks.{}.attention.k": "model.layers.{}.self_attn.k_proj",
     "blocks.{}.attention.v": "model.layers.{}.self_attn.v_proj",
@@ -55,6 +56,11 @@ class Family:
     qk_norm: Literal["none", "head", "full"] = "none"
     norm_position: Literal["before", "after"] = "before"
     no_rope: bool = False
+
+    @property
+    def classifier(self) -> str:
+        """The class with scalar heads in place of the vocabulary's: a sequence classification."""
+        return self.architecture.replace("ForCausalLM", "ForSequenceClassification")
 
 
 COMMON_DEFAULTS = {
@@ -126,15 +132,17 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 def supported() -> str:
     """The architectures that work, for error messages."""
-    return ", ".join(f"{family.architecture} ({name})" for name, family in FAMILIES.items())
+    names = ", ".join(f"{family.architecture} ({name})" for name, family in FAMILIES.items())
+    return f"{names}, and the same with ForSequenceClassification"
 
 
 def family_of(config: Mapping[str, Any], where: str = "config.json") -> str:
     """The ``model_type`` of a config.json, or UserError with the list of those that work."""
     name, architectures = config.get("model_type"), config.get("architectures") or []
-    known = isinstance(name, str) and name in FAMILIES
-    if known and (not architectures or FAMILIES[str(name)].architecture in architectures):
-        return str(name)
+    if isinstance(name, str) and name in FAMILIES:
+        family = FAMILIES[name]
+        if not architectures or {family.architecture, family.classifier} & set(architectures):
+            return name
     shown = ", ".join(map(str, architectures)) or "no architecture"
     raise UserError(f"{where}: {shown} (model_type {name!r}) is not supported; these work: {supported()}.")
 
@@ -198,7 +206,18 @@ def decoder_config(config: Mapping[str, Any], where: str = "config.json") -> Dec
         windows=_read_windows(family, get, layers, where),
         rope_layers=_read_rope_layers(family, get, layers, where),
         family=name,
+        scalar_heads=_read_scalar_heads(config, family, where),
     )
+
+
+def _read_scalar_heads(config: Mapping[str, Any], family: Family, where: str) -> int:
+    """Labels of a sequence classification, 0 for a language model; transformers leaves out its default of two."""
+    if family.classifier not in (config.get("architectures") or []):
+        return 0
+    labels = config.get("id2label")
+    if isinstance(labels, Mapping) and labels:
+        return len(labels)
+    return 2 if config.get("num_labels") is None else _integer(config, "num_labels", where)
 
 
 def _refuse_unsupported(config: Mapping[str, Any], activation: Any, where: str) -> None:
@@ -270,7 +289,7 @@ def config_json(config: DecoderConfig) -> dict[str, Any]:
         raise UserError(f"model family {config.family!r} is not supported; these work: {', '.join(FAMILIES)}.")
     family = FAMILIES[config.family]
     result: dict[str, Any] = {
-        "architectures": [family.architecture],
+        "architectures": [family.classifier if config.scalar_heads else family.architecture],
         "model_type": config.family,
         "vocab_size": config.vocabulary_size,
         "hidden_size": config.hidden_size,
@@ -293,6 +312,11 @@ def config_json(config: DecoderConfig) -> dict[str, Any]:
         result["mlp_bias"] = config.mlp_bias
     if family.no_rope:
         result["no_rope_layers"] = [int(config.rotates(layer)) for layer in range(config.layers)]
+    if config.scalar_heads:
+        names = [f"score_{head}" for head in range(config.scalar_heads)]
+        result["num_labels"] = config.scalar_heads
+        result["id2label"] = {str(head): name for head, name in enumerate(names)}
+        result["label2id"] = {name: head for head, name in enumerate(names)}
     read = decoder_config(result, f"family {config.family}")
     differing = [item.name for item in fields(config) if _effective(read, item.name) != _effective(config, item.name)]
     if differing:

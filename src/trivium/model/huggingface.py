@@ -20,8 +20,9 @@ from torch import Tensor
 
 from trivium import files
 from trivium.errors import UserError
-from trivium.model.decoder import Decoder
+from trivium.model.decoder import Decoder, DecoderConfig
 from trivium.model.families import config_json, decoder_config, tensor_name
+from trivium.model.scalar import refuse_scores
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 DOWNLOADED = ["*.json", "*.safetensors", "*.jinja"]  # weights, configuration, tokenizer, chat template
@@ -74,6 +75,12 @@ def resolve_directory(path_or_hub: str | Path) -> Path:
         ) from error
 
 
+def read_config(path_or_hub: str | Path) -> DecoderConfig:
+    """What the model of a directory or hub name is, without its weights; UserError if it is not supported."""
+    path = resolve_directory(path_or_hub) / "config.json"
+    return decoder_config(read_json(path), str(path))
+
+
 def load_model(
     path_or_hub: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> Decoder:
@@ -83,7 +90,7 @@ def load_model(
     UserError if the architecture or a setting is not supported, or tensors are missing, unknown or of a wrong shape.
     """
     directory = resolve_directory(path_or_hub)
-    config = decoder_config(read_json(directory / "config.json"), str(directory / "config.json"))
+    config = read_config(directory)
     with torch.device("meta"):
         decoder = Decoder(config)
     expected = {tensor_name(config.family, name): name for name, _ in decoder.named_parameters()}
@@ -95,7 +102,7 @@ def load_model(
     for theirs, tensor in _read_tensors(directory):
         ours = expected.get(theirs)
         seen.add(theirs)
-        if ours is None and theirs == "lm_head.weight":
+        if ours is None and theirs == "lm_head.weight" and not config.scalar_heads:
             spare_head = tensor
         elif ours is None:
             if not theirs.endswith("rotary_emb.inv_freq"):  # a table that old exports carry, computed anew here
@@ -117,6 +124,14 @@ def load_model(
     decoder.load_state_dict(state, strict=True, assign=True)
     decoder.reset_rope()
     return decoder
+
+
+def load_language_model(
+    path_or_hub: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Decoder:
+    """``load_model`` where the model has to write; a reward model is refused before its weights are read."""
+    refuse_scores(read_config(path_or_hub), path_or_hub)
+    return load_model(path_or_hub, device, dtype)
 
 
 def _shape(shape: Sequence[int]) -> str:

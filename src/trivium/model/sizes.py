@@ -98,7 +98,7 @@ def training_flops(config: DecoderConfig) -> int:
     channels = config.heads * config.head_dim
     attention = config.hidden_size * (2 * channels + 2 * config.kv_heads * config.head_dim)
     matrices = config.layers * (attention + 3 * config.hidden_size * config.mlp_size)
-    matrices += config.vocabulary_size * config.hidden_size
+    matrices += (config.scalar_heads or config.vocabulary_size) * config.hidden_size
     seen = 0.0
     for layer in range(config.layers):
         window = min(config.window(layer) or config.context_length, config.context_length)

@@ -49,6 +49,30 @@ def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     return render(tokenizer, messages, add_generation_prompt=True)
 
 
+def response_ids(tokenizer: Tokenizer, messages: Sequence[Message], text: str, finished: bool) -> list[int]:
+    """The ids a reward model reads: ``messages``, the answer ``text``, and the stop token if the answer is finished.
+
+    The score stands at the last of them. With our template, user "hi" and the answer "yo", one token each::
+
+        finished    <|user|>  hi  <|stop|>  <|assistant|>  yo  <|stop|>
+        cut off     <|user|>  hi  <|stop|>  <|assistant|>  yo
+
+    Equal to ``training_sequence`` of the conversation up to its last stop token, as long as the template adds nothing
+    to an answer and takes nothing from it. Those that do (Qwen3's adds an empty think block) are not followed: the
+    policy's answer is read as the policy wrote it. Raises UserError as ``training_sequence`` does.
+    """
+    ids = prompt_ids(tokenizer, messages) + tokenizer.encode(text)
+    return [*ids, _turn_end(tokenizer)] if finished else ids
+
+
+@lru_cache(maxsize=16)
+def _turn_end(tokenizer: Tokenizer) -> int:
+    """The stop token the template writes: where a tokenizer has several, the main one need not be it."""
+    short = Conversation((Message("user", "a"), Message("assistant", "b")))
+    sequence = training_sequence(tokenizer, short)
+    return next(token for token, said in zip(sequence.tokens[::-1], sequence.loss_mask[::-1], strict=True) if said)
+
+
 def training_sequence(tokenizer: Tokenizer, conversation: Conversation) -> TokenSequence:
     """The ids of a conversation, and loss on what the assistant says, its stop token included.
 
