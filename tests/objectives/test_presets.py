@@ -5,7 +5,9 @@ import pytest
 from trivium.config import RLConfig, SourceConfig, VerifierConfig
 from trivium.objectives.presets import PRESETS
 
-OPEN = {name for name, field in RLConfig.model_fields.items() if field.default is None and name != "preset"}
+# left open by default and for good: the target of an adaptive KL, and the critic's settings, which have defaults
+UNSET = {"preset", "kl_target", "critic"}
+OPEN = {name for name, field in RLConfig.model_fields.items() if field.default is None} - UNSET
 
 
 def config(**values: object) -> RLConfig:
@@ -33,6 +35,7 @@ def test_the_published_numbers() -> None:
         "gspo": ("group_zscore", "sequence", "symmetric", 3e-4, 4e-4, "sequence", "none"),
         "rloo": ("leave_one_out", "token", "none", 0.2, 0.2, "constant", "reward"),
         "reinforce++": ("batch_zscore", "token", "symmetric", 0.2, 0.2, "token", "reward"),
+        "ppo": ("gae", "token", "symmetric", 0.2, 0.2, "token", "reward"),
     }
     keys = ("advantage", "ratio", "clipping", "clip_low", "clip_high", "aggregation", "kl")
     assert {name: tuple(PRESETS[name][key] for key in keys) for name in expected} == expected

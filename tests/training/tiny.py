@@ -16,6 +16,7 @@ from trivium.generation.scheduler import Request
 from trivium.model.decoder import Decoder
 from trivium.objectives.presets import PRESETS
 from trivium.progress import Progress
+from trivium.training.critic import critic_advantages
 from trivium.training.loop import Loop
 from trivium.training.policy import Group, Update, score_groups, token_advantages
 
@@ -72,7 +73,11 @@ def make_update(
     settings = settings_of(config)
     at_reference = score_groups(reference, groups, settings, config, CPU) if reference else None
     at_old = score_groups(old, groups, settings, config, CPU) if old else None
-    advantages = token_advantages(groups, at_reference, config)
+    if config.advantage == "gae":
+        values = [[torch.zeros(rollout.length) for rollout in group] for group in groups]
+        advantages = critic_advantages(groups, at_reference, values, config).advantages
+    else:
+        advantages = token_advantages(groups, at_reference, config)
     return Update(groups, advantages, at_old, at_reference, config, settings, CPU)
 
 
@@ -114,7 +119,6 @@ def training_config(**values: Any) -> TrainingConfig:
 
 def make_loop(folder: Path, decoder: Decoder, **values: Any) -> Loop:
     folder.mkdir(exist_ok=True)
-    validate = values.pop("validate", None)
-    reference = values.pop("reference", None)
-    config = training_config(**values)
-    return Loop(folder, decoder, config, progress=Progress(), validate=validate, reference=reference)
+    names = ("validate", "validate_first", "reference", "critic", "critic_lr", "stateful")
+    beside = {name: values.pop(name) for name in names if name in values}
+    return Loop(folder, decoder, training_config(**values), progress=Progress(), **beside)

@@ -1,15 +1,39 @@
-"""The reward of a rollout: a weighted sum of named parts, with the verifiers' word kept beside the number."""
+"""The reward of a rollout: a weighted sum of named parts, with the word of each kept beside the number.
+
+A part is a verifier, or a trained reward model (kind ``reward_model``).
+"""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from trivium.config import VerifierConfig
+from pydantic import Field, ValidationError
+
+from trivium.config import Strict, VerifierConfig
 from trivium.data.records import Prompt
+from trivium.errors import UserError
 from trivium.feedback.verdict import Verdict
 from trivium.feedback.verifiers import build
 
+if TYPE_CHECKING:
+    import torch
+
 STATUSES = ("ok", "unparseable", "timeout", "infra_error")
+REWARD_MODEL = "reward_model"
+
+
+class Response(Protocol):
+    """What is judged: a rollout, or anything that has its text and why it ended (``stop`` or ``length``)."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def finish_reason(self) -> str: ...
+
+
+Judge = Callable[[Sequence[tuple[Prompt, Response]]], list[Verdict]]
 
 
 @dataclass(frozen=True)
@@ -27,22 +51,80 @@ class Reward:
         return self.status != "infra_error"
 
 
-class RewardFunction:
-    """The named verifiers of a recipe, called on (prompt, response)."""
+class RewardModelOptions(Strict):
+    """Options of the kind ``reward_model``."""
 
-    def __init__(self, parts: Mapping[str, VerifierConfig]) -> None:
-        self.verifiers = {name: (build(part), part.weight) for name, part in parts.items()}
+    model: str = Field(min_length=1, description="a stage of kind reward, a directory or a hub name")
+    normalise: bool = Field(
+        True, description="by the statistics kept with the model: mean 0, deviation 1 on its prompts"
+    )
+
+
+class RewardFunction:
+    """The named parts of a recipe's reward.
+
+    ``models`` are the directories of earlier stages by name, ``device`` is where reward models run. UserError for a
+    part that cannot be made.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, VerifierConfig],
+        models: Mapping[str, Path] | None = None,
+        device: "str | torch.device" = "cpu",
+    ) -> None:
+        self.judges = {name: (_judge(part, models or {}, device), part.weight) for name, part in parts.items()}
         self.failure = ""  # the first infrastructure error, for whoever has to mend it
 
     def __call__(self, prompt: Prompt, response: str) -> Reward:
-        verdicts: dict[str, Verdict] = {name: verify(prompt, response) for name, (verify, _) in self.verifiers.items()}
+        """The reward of one finished response."""
+        return self.score([(prompt, _Finished(response))])[0]
+
+    def score(self, items: Sequence[tuple[Prompt, Response]]) -> list[Reward]:
+        """The reward of each item; a reward model works on all of them at once."""
+        verdicts = {name: judge(items) for name, (judge, _) in self.judges.items()}
+        return [self._sum({name: of_part[index] for name, of_part in verdicts.items()}) for index in range(len(items))]
+
+    def _sum(self, verdicts: Mapping[str, Verdict]) -> Reward:
         if not self.failure:
             failed = ((name, verdict) for name, verdict in verdicts.items() if verdict.status == "infra_error")
             self.failure = next((f"{name}: {verdict.detail}" for name, verdict in failed), "")
-        total = sum(weight * verdicts[name].score for name, (_, weight) in self.verifiers.items())
+        total = sum(weight * verdicts[name].score for name, (_, weight) in self.judges.items())
         status = max((verdict.status for verdict in verdicts.values()), key=STATUSES.index)
         extracted = next((verdict.extracted for verdict in verdicts.values() if verdict.extracted is not None), None)
         return Reward(total, {name: verdict.score for name, verdict in verdicts.items()}, status, extracted)
+
+
+@dataclass(frozen=True)
+class _Finished:
+    text: str
+    finish_reason: str = "stop"
+
+
+def reward_model_options(config: VerifierConfig) -> RewardModelOptions:
+    """The checked options of a part of kind ``reward_model``; UserError names a wrong one."""
+    try:
+        return RewardModelOptions.model_validate(config.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{REWARD_MODEL}: option {name!r}: {first['msg']}; it takes model (a stage or directory) and normalise"
+        ) from None
+
+
+def _judge(config: VerifierConfig, models: Mapping[str, Path], device: "str | torch.device") -> Judge:
+    if config.kind != REWARD_MODEL:
+        verify = build(config)
+        return lambda items: [verify(prompt, response.text) for prompt, response in items]
+    from trivium.feedback.reward_model import RewardModel
+
+    options = reward_model_options(config)
+    model = RewardModel.load(models.get(options.model, options.model), device)
+    return lambda items: model.verdicts(
+        [(prompt.messages, response.text, response.finish_reason == "stop") for prompt, response in items],
+        options.normalise,
+    )
 
 
 def overlong_penalty(length: int, limit: int, window: int) -> float:

@@ -35,3 +35,16 @@ def kl_penalty(log_probs: Tensor, reference_log_probs: Tensor, estimator: str) -
         return surrogate
     value = kl_estimate(log_probs.detach(), reference_log_probs.detach(), estimator)
     return value + surrogate - surrogate.detach()
+
+
+def adapted_coefficient(coefficient: float, kl: float, target: float, rollouts: int, horizon: int) -> float:
+    """The next coefficient of a KL that is to stay near ``target`` (Ziegler et al., 2019, section 2.2).
+
+    A proportional controller in log space: coefficient * (1 + clamp(kl / target - 1, -0.2, 0.2) * rollouts / horizon).
+    ``kl`` and ``target`` are in nats a response; ``rollouts`` were sampled since the last change.
+
+    >>> adapted_coefficient(0.1, kl=12.0, target=6.0, rollouts=100, horizon=1000)
+    0.10200000000000001
+    """
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return coefficient * (1 + error * rollouts / horizon)

@@ -12,6 +12,7 @@ _COMMON: dict[str, str | float | int] = {
     "reference": "frozen",
     "resample": 0,
     "overlong": "keep",
+    "reward_normalisation": "none",
 }
 
 PRESETS: dict[str, dict[str, str | float | int]] = {
@@ -48,5 +49,14 @@ PRESETS: dict[str, dict[str, str | float | int]] = {
         "aggregation": "token",
         "kl": "reward",
         "kl_coefficient": 0.01,
+    },
+    # Schulman et al., 2017, arXiv 1707.06347, as for language models: Ziegler et al., 2019, arXiv 1909.08593. Its
+    # critic has settings of its own (CriticConfig); epochs and minibatches are the recipe's
+    "ppo": {
+        **_COMMON,
+        "advantage": "gae",
+        "aggregation": "token",
+        "kl": "reward",
+        "kl_coefficient": 0.05,
     },
 }

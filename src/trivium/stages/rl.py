@@ -3,31 +3,59 @@
 import copy
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from trivium.config import RLConfig, SamplingConfig
+from trivium.config import RLConfig
 from trivium.data import sources
-from trivium.data.mixture import batch_indices
-from trivium.data.records import Prompt
-from trivium.errors import UserError
-from trivium.feedback.rewards import RewardFunction, status_shares
-from trivium.generation.engine import Engine
-from trivium.generation.rollouts import Rollout, sample_group_rollouts, write_rollouts
+from trivium.feedback.rewards import REWARD_MODEL, reward_model_options, status_shares
+from trivium.generation.rollouts import Rollout, write_rollouts
 from trivium.generation.sampling import SamplingSettings
 from trivium.model.decoder import Decoder
 from trivium.objectives.kl import kl_estimate
-from trivium.preflight import check_rl
+from trivium.preflight import check_rl, watched
 from trivium.stages.context import StageContext, load_start, save_result
+from trivium.stages.observer import Observer
+from trivium.stages.sampler import Sampler
 from trivium.streams import generator
-from trivium.text.chat import prompt_ids
-from trivium.text.tokenizer import Tokenizer
 from trivium.training import distributed
+from trivium.training.critic import (
+    Estimate,
+    ValueUpdate,
+    build_critic,
+    critic_advantages,
+    critic_settings,
+    score_values,
+)
 from trivium.training.device import choose_device
-from trivium.training.loop import Loop
-from trivium.training.policy import Group, PerToken, Update, score_groups, spread, token_advantages
+from trivium.training.loop import Loop, Stateful
+from trivium.training.policy import Group, PerToken, Update, flatten, score_groups, spread, token_advantages
+from trivium.training.statistics import KLCoefficient, RewardScale, Scale
 
-Asked = tuple[Prompt, list[int]]  # a prompt and its tokens
+
+@dataclass
+class Models:
+    """The policy that learns, the reference it is compared with, and PPO's critic."""
+
+    policy: Decoder
+    reference: Decoder | None
+    critic: Decoder | None
+    device: torch.device
+
+
+@dataclass
+class Scored:
+    """A step's groups with all that is fixed before its first update. ``config`` holds the present kl_coefficient."""
+
+    groups: list[Group]
+    config: RLConfig
+    at_reference: PerToken | None
+    old: PerToken | None  # None: one update a step, whose own forward pass is the behaviour policy
+    advantages: PerToken
+    estimate: Estimate | None  # the critic's
+    metrics: dict[str, float]
 
 
 def main(context: StageContext) -> dict[str, object]:
@@ -38,12 +66,24 @@ def main(context: StageContext) -> dict[str, object]:
     policy, tokenizer = load_start(context, config.init, device)
     # the reference is a copy of the policy that was passed in
     reference = None if config.reference == "none" else copy.deepcopy(policy).requires_grad_(False).eval()
-    sampler = Sampler(context, policy, tokenizer)
+    gae = config.advantage == "gae"
+    critic = build_critic(critic_place(context), policy, tokenizer, context.name) if gae else None
+    models = Models(policy, reference, critic, device)
+    sampler = Sampler(context, policy, tokenizer, device)
     held_out = [item for part in sources.prompts(config.validation, context.recipe) for item in sampler.tokenise(part)]
+    observer = Observer(context, sampler, reference, held_out, device) if watched(config) else None
+    scale, kl_coefficient = RewardScale(config.reward_normalisation or "none"), KLCoefficient(config)
+    stateful: dict[str, Stateful] = {"rewards": scale, "kl": kl_coefficient}
 
     def validate() -> dict[str, float]:
         sampler.use(policy, loop.updates)  # the weights have moved since the step was sampled
-        return sampler.validate(held_out)
+        metrics = sampler.validate(held_out)
+        if observer is None:
+            return metrics
+        metrics |= observer.observe(loop.done, metrics)
+        if observer.watch.reason:
+            loop.finish(observer.watch.reason)
+        return metrics
 
     loop = Loop(
         context.directory,
@@ -52,152 +92,104 @@ def main(context: StageContext) -> dict[str, object]:
         progress=context.progress,
         updates_per_step=config.epochs * config.minibatches,
         validate=validate if held_out else None,
+        validate_first=observer is not None,
         reference=reference,
+        critic=critic,
+        critic_lr=critic_settings(config).lr,
+        stateful=stateful | ({"watch": observer} if observer else {}),
     )
-    strictly_on_policy = config.epochs * config.minibatches == 1
     for step in loop.steps():
         with loop.phase("sample"):
             sampler.use(policy, loop.updates)
             sampled = sampler.sample(step)
-            if all(rollout.status == "infra_error" for group in sampled for rollout in group):
-                raise UserError(
-                    f"{context.name}: no rollout of step {step + 1} could be judged ({sampler.reward.failure}); "
-                    "mend the reward, or choose a verifier that suits the answers, and run again"
-                )
+            sampler.check_judged(sampled, f"step {step + 1}")
             groups = select(sampled, config)
         with loop.phase("score"), loop.autocast():
-            monitored = reference is not None and (config.kl != "none" or (step + 1) % config.log_every == 0)
-            at_reference = (
-                score_groups(reference, groups, sampler.settings, config, device) if monitored and reference else None
-            )
-            old = None if strictly_on_policy else score_groups(policy, groups, sampler.settings, config, device)
-            advantages = token_advantages(groups, at_reference, config)
+            now = config.model_copy(update={"kl_coefficient": kl_coefficient.value})
+            rewards = [rollout.reward for group in groups for rollout in group if rollout.status != "infra_error"]
+            scored = score(models, groups, now, scale.of(rewards), sampler.settings, step)
         with loop.phase("update"):
-            metrics = sample_metrics(sampled, config) | kl_metric(groups, at_reference)
+            metrics = sample_metrics(sampled, config) | scored.metrics
             for number, chosen in enumerate(minibatches(len(groups), context, step)):
-                update = Update(
-                    [groups[index] for index in chosen],
-                    [advantages[index] for index in chosen],
-                    # the first update still has the policy that sampled: its own forward pass is the behaviour policy
-                    [old[index] for index in chosen] if old and number else None,
-                    at_reference and [at_reference[index] for index in chosen],
-                    config,
-                    sampler.settings,
-                    device,
-                )
-                loop.update(
-                    update.micro_batches(),
-                    lambda part: update.loss(policy, part),
-                    tokens=update.tokens,
-                    metrics=metrics,
-                )
+                learn(loop, models, scored, chosen, number, sampler.settings, step, metrics)
             if config.reference == "moving" and reference is not None:
                 follow(reference, policy, config.reference_decay)
-        keep_rollouts(context, step, groups, advantages)
-    save_result(context, policy, tokenizer)
-    return loop.summary("reward", {"rollouts": config.steps * config.prompts_per_step * config.group_size})
+            if "kl_response" in metrics:
+                kl_coefficient.observe(metrics["kl_response"], sum(map(len, groups)))
+        keep_rollouts(context, step, groups, scored.advantages)
+    if observer is None or not observer.install(loop.done):
+        save_result(context, policy, tokenizer)
+    numbers = loop.summary("reward", {"rollouts": loop.done * config.prompts_per_step * config.group_size})
+    return numbers | (observer.summary(numbers["metric"]) if observer else {})
 
 
-def sampling_settings(config: SamplingConfig, tokenizer: Tokenizer) -> SamplingSettings:
-    return SamplingSettings(
-        config.temperature,
-        config.top_k,
-        config.top_p,
-        config.max_new_tokens,
-        tuple(tokenizer.stop_token_ids),
-        tuple(config.stop),
+def score(
+    models: Models, groups: list[Group], config: RLConfig, scale: Scale, settings: SamplingSettings, step: int
+) -> Scored:
+    """Reference, old log-probabilities and values, then advantages: all before the first update of the step."""
+    reference, device = models.reference, models.device
+    monitored = config.kl != "none" or (step + 1) % config.log_every == 0
+    at_reference = score_groups(reference, groups, settings, config, device) if reference and monitored else None
+    several = config.epochs * config.minibatches > 1
+    old = score_groups(models.policy, groups, settings, config, device) if several else None
+    estimate = None
+    if models.critic is None:
+        advantages = token_advantages(groups, at_reference, config, scale)
+    else:
+        values = score_values(models.critic, groups, config, device)
+        estimate = critic_advantages(groups, at_reference, values, config, scale)
+        advantages = estimate.advantages
+    metrics = kl_metrics(groups, at_reference, config) | (estimate.metrics if estimate else {})
+    return Scored(groups, config, at_reference, old, advantages, estimate, metrics)
+
+
+def learn(
+    loop: Loop,
+    models: Models,
+    scored: Scored,
+    chosen: Sequence[int],
+    number: int,
+    settings: SamplingSettings,
+    step: int,
+    metrics: dict[str, float],
+) -> None:
+    """The step's update ``number``, on the groups ``chosen``: of the policy, and of the critic where there is one."""
+
+    def of(values: PerToken) -> PerToken:
+        return [values[index] for index in chosen]
+
+    config, critic, estimate = scored.config, models.critic, scored.estimate
+    update = Update(
+        [scored.groups[index] for index in chosen],
+        of(scored.advantages),
+        # the first update still has the policy that sampled: its own forward pass is the behaviour policy
+        of(scored.old) if scored.old and number else None,
+        of(scored.at_reference) if scored.at_reference else None,
+        config,
+        settings,
+        models.device,
+    )
+    policy_loss = partial(update.loss, models.policy)
+    if critic is None or estimate is None:
+        loop.update(update.micro_batches(), policy_loss, tokens=update.tokens, metrics=metrics)
+        return
+    values = ValueUpdate(update.groups, of(estimate.values), of(estimate.returns), config, models.device)
+    loop.update(
+        update.micro_batches(),
+        policy_loss if step >= critic_settings(config).warmup else None,
+        tokens=update.tokens,
+        metrics=metrics,
+        critic_loss=partial(values.loss, critic),
     )
 
 
-class Sampler:
-    """Prompts, engine and reward of the stage: rollouts of a step, and validation."""
-
-    def __init__(self, context: StageContext, policy: Decoder, tokenizer: Tokenizer) -> None:
-        self.context, self.tokenizer = context, tokenizer
-        self.config: RLConfig = context.config
-        self.context_length = policy.config.context_length
-        self.settings = sampling_settings(self.config.sampling, tokenizer)
-        self.reward = RewardFunction(self.config.rewards)
-        precision = torch.bfloat16 if self.config.precision == "bfloat16" else None
-        self.engine = Engine(policy, slots=self.config.slots, decode=tokenizer.decode, autocast=precision)
-        self.prompts = [self.tokenise(part) for part in sources.prompts(self.config.prompts, context.recipe)]
-        self.sizes = [len(part) for part in self.prompts]
-        self.weights = [source.weight for source in self.config.prompts]
-
-    def tokenise(self, prompts: Sequence[Prompt]) -> list[Asked]:
-        """Prompts with their tokens. One that leaves no room for an answer is a UserError."""
-        asked = [(prompt, prompt_ids(self.tokenizer, prompt.messages)) for prompt in prompts]
-        for prompt, tokens in asked:
-            if len(tokens) >= self.context_length:
-                raise UserError(
-                    f"{self.context.name}: the prompt {prompt.id} has {len(tokens)} tokens, the model's context is "
-                    f"{self.context_length}; shorten or drop it, or use a model with a longer context"
-                )
-        return asked
-
-    def use(self, policy: Decoder, version: int) -> None:
-        """Sample from the present weights of ``policy`` (all ranks must call), known as ``version``."""
-        self.engine.decoder, self.engine.version = distributed.full_copy(policy), version
-
-    def sample(self, step: int) -> list[Group]:
-        """Scored rollouts of the step's prompts, and of up to ``resample`` more rounds while too few groups differ."""
-        config = self.config
-        groups: list[Group] = []
-        for turn in range(1 + int(config.resample or 0)):
-            stream = self.context.name if turn == 0 else f"{self.context.name}/resample-{turn}"
-            seed = self.context.recipe.seed
-            pairs = batch_indices(seed, stream, step, config.prompts_per_step, self.sizes, self.weights)
-            asked = [self.prompts[source][example] for source, example in pairs]
-            groups += self.rollouts(asked, f"{stream}/{step}", len(groups))
-            if sum(spread(groups, config)) >= config.prompts_per_step:
-                break
-        return groups
-
-    def rollouts(self, asked: Sequence[Asked], stream: str, first: int) -> list[Group]:
-        """Scored groups of the prompts ``asked``, numbered from ``first``; ranks share the work, all get the whole."""
-        world, rank = distributed.world_size(), distributed.rank()
-        own = range(rank, len(asked), world)
-        groups = sample_group_rollouts(
-            self.engine,
-            self.tokenizer,
-            [asked[index] for index in own],
-            self.config.group_size,
-            self.settings,
-            self.context.recipe.seed,
-            stream,
-            [first + index for index in own],
-        )
-        for index, group in zip(own, groups, strict=True):
-            self.score(asked[index][0], group)
-        return distributed.gather_in_order(groups, len(asked))
-
-    def score(self, prompt: Prompt, group: Group) -> None:
-        for rollout in group:
-            reward = self.reward(prompt, rollout.text)
-            rollout.reward, rollout.reward_parts = reward.total, reward.parts
-            rollout.status, rollout.extracted = reward.status, reward.extracted
-
-    def validate(self, asked: Sequence[Asked]) -> dict[str, float]:
-        """Reward of greedy answers to held-out prompts."""
-        greedy = SamplingSettings(
-            temperature=0.0,
-            max_new_tokens=self.settings.max_new_tokens,
-            stop_token_ids=self.settings.stop_token_ids,
-            stop_strings=self.settings.stop_strings,
-        )
-        world, rank = distributed.world_size(), distributed.rank()
-        own = [asked[index] for index in range(rank, len(asked), world)]
-        numbers = list(range(len(own)))
-        groups = sample_group_rollouts(self.engine, self.tokenizer, own, 1, greedy, 0, "validation", numbers)
-        for (prompt, _), group in zip(own, groups, strict=True):
-            self.score(prompt, group)
-        rollouts = [group[0] for group in distributed.gather_in_order(groups, len(asked))]
-        valid = [rollout for rollout in rollouts if rollout.status != "infra_error"]
-        return {
-            "reward": statistics.fmean(rollout.reward for rollout in valid) if valid else 0.0,
-            "response_length": statistics.fmean(rollout.length for rollout in rollouts),
-            "truncated_share": statistics.fmean(rollout.finish_reason == "length" for rollout in rollouts),
-        }
+def critic_place(context: StageContext) -> str | None:
+    """Where the critic's body comes from: what the recipe names, else the first reward model; None: the policy."""
+    config: RLConfig = context.config
+    named = critic_settings(config).init
+    models = [reward_model_options(part).model for part in config.rewards.values() if part.kind == REWARD_MODEL]
+    name = named or next(iter(models), None)
+    return None if name is None else context.place(name)
 
 
 def select(groups: list[Group], config: RLConfig) -> list[Group]:
@@ -251,13 +243,17 @@ def sample_metrics(groups: Sequence[Group], config: RLConfig) -> dict[str, float
     }
 
 
-def kl_metric(groups: Sequence[Group], reference: PerToken | None) -> dict[str, float]:
-    """Mean k3 per token between the behaviour policy and the reference, in nats."""
+def kl_metrics(groups: Sequence[Group], reference: PerToken | None, config: RLConfig) -> dict[str, float]:
+    """The KL of the behaviour policy to the reference in nats: mean k3 a token, and mean sum of k1 a response."""
     if reference is None:
         return {}
-    sampled = torch.tensor([value for group in groups for rollout in group for value in rollout.log_probs])
-    scored = torch.cat([piece for group in reference for piece in group])
-    return {"kl": float(kl_estimate(sampled, scored, "k3").mean())}
+    rollouts = [rollout for group in groups for rollout in group]
+    sampled, scored = torch.tensor([value for rollout in rollouts for value in rollout.log_probs]), flatten(reference)
+    found = {
+        "kl": float(kl_estimate(sampled, scored, "k3").mean()),
+        "kl_response": float(kl_estimate(sampled, scored, "k1").double().sum()) / len(rollouts),
+    }
+    return found if config.kl == "none" else {**found, "kl_coefficient": float(config.kl_coefficient or 0.0)}
 
 
 def keep_rollouts(context: StageContext, step: int, groups: Sequence[Group], advantages: PerToken) -> None:

@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from trivium import files
-from trivium.config import TrainingConfig
+from trivium.config import OptimizerConfig, TrainingConfig
 from trivium.errors import UserError
 from trivium.model.decoder import Decoder
 from trivium.training import checkpoint, distributed
@@ -34,11 +34,20 @@ Loss = Callable[[Micro], tuple[Tensor, dict[str, Tensor]]]
 Metrics = dict[str, float]
 
 
+class Stateful(Protocol):
+    """What a stage keeps from step to step besides weights (running statistics, a watch); the state is plain JSON."""
+
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: dict[str, Any], /) -> None: ...
+
+
 class Loop:
     """``updates_per_step``: optimiser updates in one step of the stage (rl: epochs times minibatches).
 
-    ``validate`` is called with the decoder in eval mode and returns metrics. ``reference``, the policy that rl compares
-    with, is sharded and checkpointed beside the decoder.
+    ``validate`` is called with the decoder in eval mode and returns metrics; ``validate_first``:
+    also before the first step. ``reference``, the policy that rl compares with, is sharded and checkpointed beside the
+    decoder. So is ``critic``, a second model that learns in the same updates: by AdamW of its own at ``critic_lr``,
+    which follows the schedule too, and with its own gradient norm to clip. ``stateful`` goes into the checkpoints.
     """
 
     def __init__(
@@ -50,21 +59,26 @@ class Loop:
         progress: Any,
         updates_per_step: int = 1,
         validate: Callable[[], Metrics] | None = None,
+        validate_first: bool = False,
         reference: Decoder | None = None,
+        critic: Decoder | None = None,
+        critic_lr: float = 0.0,
+        stateful: Mapping[str, Stateful] | None = None,
     ) -> None:
         self.directory, self.decoder, self.config, self.progress = directory, decoder, config, progress
-        self.validate, self.reference = validate, reference
+        self.validate, self.validate_first, self.reference, self.critic = validate, validate_first, reference, critic
+        self.stateful = stateful or {}
         self.device = decoder.embedding.weight.device
         self.precision = torch.bfloat16 if config.precision == "bfloat16" else None
-        decoder.gradient_checkpointing = config.gradient_checkpointing
-        distributed.shard(decoder, self.precision)
         if reference is not None:
             distributed.shard(reference, self.precision)
-        if config.compile:
-            for block in decoder.blocks:
-                block.compile(dynamic=True)
-        self.optimizers = build_optimizers(decoder, config.optimizer)
+        self.optimizers = self._prepare(decoder, config.optimizer)
+        self.critic_optimizers: list[torch.optim.Optimizer] = []
+        if critic is not None:
+            own = config.optimizer.model_copy(update={"name": "adamw", "lr": critic_lr})
+            self.critic_optimizers = self._prepare(critic, own)
         self.updates, self.all_updates = 0, config.steps * updates_per_step
+        self.done, self.stopped = 0, ""  # steps, and why the stage ended before all of them
         self.tokens, self.skipped, self.skipped_in_a_row = 0, 0, 0
         self.seconds, self.metrics_file = 0.0, directory / "metrics.jsonl"
         self.window: list[Metrics] = []
@@ -74,23 +88,40 @@ class Loop:
         self.phases: Metrics = {}
         self.interrupted = False
 
+    def _prepare(self, model: Decoder, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+        """Make a model ready to learn: sharded, compiled where asked for; returns its optimisers."""
+        model.gradient_checkpointing = self.config.gradient_checkpointing
+        distributed.shard(model, self.precision)
+        if self.config.compile:
+            for block in model.blocks:
+                block.compile(dynamic=True)
+        return build_optimizers(model, config)
+
     # ---- what a stage calls -------------------------------------------------------------------------------------
 
     def steps(self) -> Iterator[int]:
         """The steps still to do, from the newest checkpoint on. After each: log, validate, checkpoint, when due."""
-        start = self._resume()
+        self.done = start = self._resume()
         self.progress.stage(self.directory.name, self.config.steps, start)
         with self._stop_on_interrupt():
             began = self.window_started = time.perf_counter()
+            if self.validate_first and start == 0:
+                self._validate(0)
             for step in range(start, self.config.steps):
+                if self.stopped:
+                    break
                 self.decoder.train()
+                if self.critic is not None:
+                    self.critic.train()
                 yield step
-                done = step + 1
+                self.done = done = step + 1
                 self.progress.advance(done, self.window[-1] if self.window else {})
-                if done % self.config.log_every == 0 or done == self.config.steps:
+                if self._due(self.config.log_every, done):
                     self._log(done)
                 if self.validate and self._due(self.config.evaluate_every, done):
                     self._validate(done)
+                if self.stopped:
+                    self._log(done)  # what a validation that ended the stage has left unlogged
                 now = time.perf_counter()
                 self.seconds, began = self.seconds + now - began, now
                 interrupted = self._agree_to_stop()
@@ -99,8 +130,21 @@ class Loop:
                 if interrupted:
                     raise KeyboardInterrupt
 
+    def finish(self, reason: str) -> None:
+        """End the stage with the present step (all ranks must call): it is logged and saved as the last one is.
+
+        Callable from within a step or from ``validate``; the ``reason`` goes into the checkpoint, so that a resumed
+        stage does not go on.
+        """
+        self.stopped = self.stopped or reason
+
     def update(
-        self, micro_batches: Sequence[Micro], loss: Loss[Micro], tokens: int, metrics: Metrics | None = None
+        self,
+        micro_batches: Sequence[Micro],
+        loss: Loss[Micro] | None,
+        tokens: int,
+        metrics: Metrics | None = None,
+        critic_loss: Loss[Micro] | None = None,
     ) -> Metrics:
         """One optimiser update from the losses of this rank's ``micro_batches``; returns the update's metrics.
 
@@ -108,27 +152,31 @@ class Loop:
         micro-batches and ranks (names that begin with ``max/`` take the maximum). The gradients are then those of the
         whole batch, however it is cut. A non-finite gradient skips the update; ``max_nonfinite`` of those in a row end
         the run.
+        ``critic_loss`` is the critic's, of the same micro-batches; a non-finite gradient of either model skips both.
+        Without a ``loss`` the decoder stays as it is.
         ``tokens`` are the batch's tokens over all ranks; ``metrics`` of the stage are logged beside.
         """
         factor = schedule_factor(self.updates, self.all_updates, self.config.schedule)
-        set_learning_rate(self.optimizers, factor)
+        set_learning_rate(self.optimizers + self.critic_optimizers, factor)
         totals: dict[str, Tensor] = {}
+        losses = [(name, given) for name, given in (("loss", loss), ("value_loss", critic_loss)) if given is not None]
         for micro_batch in micro_batches:
-            with self.autocast():
-                value, parts = loss(micro_batch)
-            # fully_shard averages gradients over the ranks; the loss is a global sum, so undo the division
-            (value * distributed.world_size()).backward()
-            for name, part in {"loss": value.detach(), **parts}.items():
-                if name.startswith("max/"):
-                    totals[name] = torch.maximum(totals[name], part) if name in totals else part
-                else:
-                    totals[name] = totals[name] + part if name in totals else part
-        norm = self._step_optimizers()
+            for kind, compute in losses:  # one model after the other: only one graph is held at a time
+                with self.autocast():
+                    value, parts = compute(micro_batch)
+                # fully_shard averages gradients over the ranks; the loss is a global sum, so undo the division
+                (value * distributed.world_size()).backward()
+                for name, part in {kind: value.detach(), **parts}.items():
+                    if name.startswith("max/"):
+                        totals[name] = torch.maximum(totals[name], part) if name in totals else part
+                    else:
+                        totals[name] = totals[name] + part if name in totals else part
+        norms = self._step_optimizers()
         self.updates += 1
         self.tokens += tokens
         self.window_tokens += tokens
         rate = self.optimizers[-1].param_groups[0]["lr"]
-        result = {**(metrics or {}), **self._reduce(totals), "gradient_norm": norm, "learning_rate": rate}
+        result = {**(metrics or {}), **self._reduce(totals), **norms, "learning_rate": rate}
         self.window.append(result)
         return result
 
@@ -145,13 +193,13 @@ class Loop:
         yield  # no `finally`: the time of a phase that failed is of no use
         self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - began
 
-    def summary(self, metric: str, more: Mapping[str, float]) -> dict[str, Any]:
+    def summary(self, metric: str, more: Mapping[str, Any]) -> dict[str, Any]:
         """The stage's entry of summary.json: cost, and the last value of ``metric`` (held out, where there is any)."""
         better = "higher" if metric == "reward" else "lower"
         last = self.last["validation"] if metric in self.last["validation"] else self.last["train"]
         return {
             "seconds": round(self.seconds, 2),
-            "steps": self.config.steps,
+            "steps": self.done,
             "tokens": self.tokens,
             "parameters": sum(parameter.numel() for parameter in self.decoder.parameters()),
             "skipped": self.skipped,
@@ -163,25 +211,32 @@ class Loop:
 
     # ---- one update ---------------------------------------------------------------------------------------------
 
-    def _step_optimizers(self) -> float:
-        parameters = [parameter for parameter in self.decoder.parameters() if parameter.grad is not None]
-        limit = self.config.clip or math.inf
-        norm = float(distributed.full_tensor(torch.nn.utils.clip_grad_norm_(parameters, limit)))
-        if math.isfinite(norm):
-            for optimizer in self.optimizers:
+    def _step_optimizers(self) -> Metrics:
+        norms = {"gradient_norm": self._clip(self.decoder)}
+        if self.critic is not None:
+            norms["critic_gradient_norm"] = self._clip(self.critic)
+        optimizers = self.optimizers + self.critic_optimizers
+        if all(map(math.isfinite, norms.values())):
+            for optimizer in optimizers:
                 optimizer.step()
             self.skipped_in_a_row = 0
         else:
             self.skipped += 1
             self.skipped_in_a_row += 1
-        for optimizer in self.optimizers:
+        for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         if self.skipped_in_a_row >= self.config.max_nonfinite:
             raise UserError(
                 f"{self.directory.name}: {self.skipped_in_a_row} updates in a row had a loss or gradient that is not "
                 f"finite (update {self.updates + 1}); lower the learning rate, lengthen the warm-up or use float32"
             )
-        return norm
+        return norms
+
+    def _clip(self, model: Decoder) -> float:
+        """Clip the gradients of one model by their norm, which is returned as it was; 0 without any gradient."""
+        parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+        limit = self.config.clip or math.inf
+        return float(distributed.full_tensor(torch.nn.utils.clip_grad_norm_(parameters, limit)))
 
     def _reduce(self, totals: dict[str, Tensor]) -> Metrics:
         sums = sorted(name for name in totals if not name.startswith("max/"))
@@ -196,7 +251,7 @@ class Loop:
     # ---- logging ------------------------------------------------------------------------------------------------
 
     def _due(self, every: int, done: int) -> bool:
-        return done == self.config.steps or (every > 0 and done % every == 0)
+        return done == self.config.steps or bool(self.stopped) or (every > 0 and done % every == 0)
 
     def _write(self, step: int, split: str, metrics: Metrics, timing: Metrics) -> None:
         self.last[split] = metrics
@@ -232,15 +287,16 @@ class Loop:
 
     def _tensors(self) -> dict[str, Tensor]:
         reference = self.reference.named_parameters() if self.reference is not None else ()
-        return {
-            **{f"model.{name}": parameter.detach() for name, parameter in self.decoder.named_parameters()},
-            **checkpoint.optimizer_tensors(self.decoder, self.optimizers),
-            **{f"reference.{name}": value.detach() for name, value in reference},
-        }
+        learnt = _learnt_tensors(self.decoder, self.optimizers)
+        if self.critic is not None:
+            critic = _learnt_tensors(self.critic, self.critic_optimizers)
+            learnt |= {f"critic.{name}": value for name, value in critic.items()}
+        return learnt | {f"reference.{name}": value.detach() for name, value in reference}
 
     def _counters(self) -> dict[str, Any]:
-        names = ("updates", "tokens", "skipped", "skipped_in_a_row", "seconds", "window", "window_tokens", "last")
-        return {name: getattr(self, name) for name in names}
+        counts = ("updates", "tokens", "skipped", "skipped_in_a_row")
+        logging = ("seconds", "window", "window_tokens", "last", "stopped")
+        return {name: getattr(self, name) for name in counts + logging}
 
     def _save(self, step: int) -> None:
         size = 0
@@ -248,11 +304,13 @@ class Loop:
             files.sync(self.metrics_file)  # the checkpoint must not be on the disk before the lines it counts
             size = self.metrics_file.stat().st_size
         state = {"counters": self._counters(), "metrics_bytes": size}
+        if self.stateful:
+            state["stage"] = {name: item.state() for name, item in self.stateful.items()}
         checkpoint.save(self.directory / "checkpoints", step, self._tensors(), state, self.config.keep_checkpoints)
 
     def _resume(self) -> int:
         """Restore the newest checkpoint; returns the step to begin with. Later lines of the metrics are cut off."""
-        checkpoint.prepare_state(self.optimizers)
+        checkpoint.prepare_state(self.optimizers + self.critic_optimizers)
         step = checkpoint.latest_step(self.directory / "checkpoints")
         distributed.barrier()
         if step is None:
@@ -262,6 +320,8 @@ class Loop:
         state = checkpoint.load(self.directory / "checkpoints", step, self._tensors())
         for name, value in state["counters"].items():
             setattr(self, name, value)
+        for name, item in self.stateful.items():
+            item.restore(state["stage"][name])
         if distributed.is_main() and self.metrics_file.exists():
             os.truncate(self.metrics_file, state["metrics_bytes"])
         return step
@@ -274,6 +334,11 @@ class Loop:
         if threading.current_thread() is not threading.main_thread():
             return nullcontext()
         return _Interrupt(self)
+
+
+def _learnt_tensors(model: Decoder, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    parameters = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    return {**parameters, **checkpoint.optimizer_tensors(model, optimizers)}
 
 
 class _Interrupt(AbstractContextManager[None]):

@@ -1,6 +1,7 @@
 """Groups of rollouts as the policy sees them: scoring under a decoder, advantages, the loss of a micro-batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from trivium.objectives.kl import kl_estimate, kl_penalty
 from trivium.objectives.policy import policy_loss, token_weights
 from trivium.training import distributed
 from trivium.training.shares import own_micro_batches
+from trivium.training.statistics import UNSCALED, Scale
 
 Group = list[Rollout]  # the rollouts of one prompt
 PerToken = list[list[Tensor]]  # group, rollout: (completion length,) float32 on the CPU
@@ -44,26 +46,44 @@ def group_tokens(group: Group) -> int:
 
 
 @torch.no_grad()
-def score_groups(
-    decoder: Decoder, groups: Sequence[Group], settings: SamplingSettings, config: RLConfig, device: torch.device
+def per_token(
+    compute: Callable[[RaggedBatch], Tensor], groups: Sequence[Group], config: RLConfig, device: torch.device
 ) -> PerToken:
-    """Log-probabilities of every completion token under ``decoder``; ranks share the work and all get the whole."""
+    """What ``compute`` gives for the completion tokens of a batch, for all groups, without gradients; ranks share the
+    work and all get the whole."""
     own: list[list[Tensor]] = []
     for part in own_micro_batches([group_tokens(group) for group in groups], config.micro_batch_tokens):
         chosen = [groups[item] for item in part]
-        batch = ragged_groups(chosen, config.shared_prompts, device)
-        flat = completion_log_probs(decoder, batch, settings)[0].cpu()
+        flat = compute(ragged_groups(chosen, config.shared_prompts, device)).cpu()
         pieces = iter(flat.split([rollout.length for group in chosen for rollout in group] or [1]))
         own += [[next(pieces) for _ in group] for group in chosen]
     return distributed.gather_in_order(own, len(groups))
 
 
-def rewards_of(group: Group, config: RLConfig) -> list[float]:
-    """The rewards the advantage is taken from: the verifiers' sum and, when asked for, the penalty on long answers."""
-    if config.overlong != "penalty":
-        return [rollout.reward for rollout in group]
-    limit, window = config.sampling.max_new_tokens, config.overlong_window
-    return [rollout.reward + overlong_penalty(rollout.length, limit, window) for rollout in group]
+def score_groups(
+    decoder: Decoder, groups: Sequence[Group], settings: SamplingSettings, config: RLConfig, device: torch.device
+) -> PerToken:
+    """Log-probabilities of every completion token under ``decoder``."""
+    return per_token(lambda batch: completion_log_probs(decoder, batch, settings)[0], groups, config, device)
+
+
+def rewards_of(group: Group, config: RLConfig, scale: Scale = UNSCALED) -> list[float]:
+    """The rewards the advantage is taken from: the sum of the parts, scaled, then what is taken off for long answers
+    and for those without a stop token (penalties keep their size whatever the scale of the reward)."""
+    centre, deviation = scale
+    rewards = [(rollout.reward - centre) / deviation for rollout in group]
+    if config.overlong == "penalty":
+        limit, window = config.sampling.max_new_tokens, config.overlong_window
+        rewards = [
+            reward + overlong_penalty(rollout.length, limit, window)
+            for reward, rollout in zip(rewards, group, strict=True)
+        ]
+    if config.missing_stop_penalty:
+        rewards = [
+            reward - config.missing_stop_penalty * (rollout.finish_reason == "length")
+            for reward, rollout in zip(rewards, group, strict=True)
+        ]
+    return rewards
 
 
 def spread(groups: Sequence[Group], config: RLConfig) -> list[bool]:
@@ -72,8 +92,8 @@ def spread(groups: Sequence[Group], config: RLConfig) -> list[bool]:
     return (~groups_without_spread(rewards, numbers, valid)).tolist() if groups else []
 
 
-def _flat(groups: Sequence[Group], config: RLConfig) -> tuple[Tensor, Tensor, Tensor]:
-    rewards = torch.tensor([value for group in groups for value in rewards_of(group, config)])
+def _flat(groups: Sequence[Group], config: RLConfig, scale: Scale = UNSCALED) -> tuple[Tensor, Tensor, Tensor]:
+    rewards = torch.tensor([value for group in groups for value in rewards_of(group, config, scale)])
     numbers = torch.tensor([number for number, group in enumerate(groups) for _ in group])
     valid = torch.tensor([rollout.status != "infra_error" for group in groups for rollout in group])
     return rewards, numbers, valid
@@ -90,31 +110,60 @@ def used_lengths(groups: Sequence[Group], config: RLConfig) -> list[int]:
     ]
 
 
-def token_advantages(groups: Sequence[Group], reference: PerToken | None, config: RLConfig) -> PerToken:
+@dataclass(frozen=True)
+class Signal:
+    """What a step's rollouts are worth, flat over its N completion tokens of S rollouts."""
+
+    rewards: Tensor  # (S,): scaled, with their penalties
+    groups: Tensor  # (S,): the number of each rollout's group
+    valid: Tensor  # (S,) bool: judged, without an infrastructure error
+    lengths: Tensor  # (S,)
+    owner: Tensor  # (N,): the number of each token's rollout
+    used: Tensor  # (N,) bool: the token carries loss
+    cost: Tensor  # (N,): the KL in the reward, kl_coefficient times the detached k1; else 0
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], reference: PerToken | None, config: RLConfig, scale: Scale) -> "Signal":
+        rewards, numbers, valid = _flat(groups, config, scale)
+        rollouts = [rollout for group in groups for rollout in group]
+        lengths = torch.tensor([rollout.length for rollout in rollouts])
+        owner = torch.repeat_interleave(torch.arange(len(rollouts)), lengths)
+        cost = torch.zeros(int(lengths.sum()))
+        if config.kl == "reward":
+            assert reference is not None
+            sampled = torch.tensor([value for rollout in rollouts for value in rollout.log_probs])
+            cost = float(config.kl_coefficient or 0.0) * kl_estimate(sampled, flatten(reference), "k1")
+        used = torch.tensor(used_lengths(groups, config))[owner] > 0
+        return cls(rewards, numbers, valid, lengths, owner, used, cost)
+
+
+def flatten(values: PerToken) -> Tensor:
+    return torch.cat([piece for group in values for piece in group])
+
+
+def by_rollout(flat: Tensor, groups: Sequence[Group]) -> PerToken:
+    """The inverse of ``flatten``."""
+    pieces = iter(flat.split([rollout.length for group in groups for rollout in group]))
+    return [[next(pieces) for _ in group] for group in groups]
+
+
+def token_advantages(
+    groups: Sequence[Group], reference: PerToken | None, config: RLConfig, scale: Scale = UNSCALED
+) -> PerToken:
     """Advantages of every completion token, over all groups of the step (every rank computes the same).
 
     With the KL in the reward, each token costs ``kl_coefficient`` times its detached k1. The group kinds subtract a
     response's sum from its reward; ``batch_zscore`` (REINFORCE++) keeps it per token: the return from a token on is the
-    reward minus the KL still to come, normalised over all tokens of the batch.
+    reward minus the KL still to come, normalised over all tokens of the batch. For ``gae`` see
+    ``trivium.training.critic.critic_advantages``.
     """
-    rewards, numbers, valid = _flat(groups, config)
-    rollouts = [rollout for group in groups for rollout in group]
-    lengths = torch.tensor([rollout.length for rollout in rollouts])
-    owner = torch.repeat_interleave(torch.arange(len(rollouts)), lengths)
-    cost = torch.zeros(int(lengths.sum()))
-    if config.kl == "reward":
-        assert reference is not None
-        sampled = torch.tensor([value for rollout in rollouts for value in rollout.log_probs])
-        scored = torch.cat([piece for group in reference for piece in group])
-        cost = float(config.kl_coefficient or 0.0) * kl_estimate(sampled, scored, "k1")
+    signal = Signal.of(groups, reference, config, scale)
+    rewards, owner = signal.rewards, signal.owner
     if config.advantage == "batch_zscore":
-        used = torch.tensor(used_lengths(groups, config))[owner] > 0
-        flat = whiten(torch.where(used, rewards[owner], 0.0) - returns_to_go(cost, owner), used)
-    else:
-        rewards = rewards - torch.zeros(len(rollouts)).index_add_(0, owner, cost)
-        flat = group_advantages(rewards, numbers, str(config.advantage), valid)[owner]
-    pieces = iter(flat.split(lengths.tolist()))
-    return [[next(pieces) for _ in group] for group in groups]
+        returns = torch.where(signal.used, rewards[owner], 0.0) - returns_to_go(signal.cost, owner)
+        return by_rollout(whiten(returns, signal.used), groups)
+    rewards = rewards - torch.zeros(len(rewards)).index_add_(0, owner, signal.cost)
+    return by_rollout(group_advantages(rewards, signal.groups, str(config.advantage), signal.valid)[owner], groups)
 
 
 class Update:
@@ -136,11 +185,13 @@ class Update:
         weights = token_weights(lengths, str(config.aggregation), config.sampling.max_new_tokens)
         each = iter(weights.tolist())
         self.weights = [[next(each) for _ in group] for group in groups]
-        # without spread and without a KL in the loss the gradient is exactly zero: no need to compute it
+        # without spread and without a KL in the loss the gradient is exactly zero: no need to compute it; a critic
+        # learns from every group
+        every = self.in_loss or config.advantage == "gae"
         keep = [
             index
             for index in range(len(groups))
-            if self.in_loss or any(bool((piece != 0).any()) for piece in advantages[index])
+            if every or any(bool((piece != 0).any()) for piece in advantages[index])
         ]
         self.groups, self.weights = [groups[i] for i in keep], [self.weights[i] for i in keep]
         self.advantages = [advantages[i] for i in keep]
@@ -161,7 +212,7 @@ class Update:
         log_probs, _ = completion_log_probs(decoder, batch, self.settings)
         lengths = [rollout.length for group in chosen for rollout in group] or [1]
         each = torch.tensor([weight for item in part for weight in self.weights[item]] or [0.0])
-        weights = torch.repeat_interleave(each, torch.tensor(lengths)).to(self.device)
+        weights = torch.repeat_interleave(each, torch.tensor(lengths)).to(self.device)  # (N,)
         # strictly on-policy, the behaviour policy is this very forward pass: the ratio is 1 and no second pass is
         # needed
         old = log_probs.detach() if self.old is None else self._flat(self.old, part)
