@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trivium.report.canvas import Theme, marker, new_figure, style
-from trivium.report.loading import Run, Stage, mapping, number
+from trivium.report.loading import SILENT, Run, Stage, mapping, number
 from trivium.report.verdict import Difference
 from trivium.report.wording import MISSING, decimal, signed
 
@@ -33,15 +33,15 @@ def reference_lines(run: Run, task: str) -> list[Line]:
     return [Line(name, value, dashes) for name, value, dashes in found if value is not None]
 
 
-def shown_stages(run: Run, task: str) -> list[Stage]:
-    """Stages that have, or could have, an accuracy: those of the recipe too that were not reached."""
-    return [stage for stage in run.stages if stage.kind != "reward_model" or task in stage.evaluation]
+def shown_stages(run: Run) -> list[Stage]:
+    """Stages whose product answers problems: those of the recipe too that were not reached."""
+    return [stage for stage in run.stages if stage.kind not in SILENT]
 
 
 def accuracy_alt(run: Run, task: str) -> str:
     """The main figure in words."""
     parts = []
-    for stage in shown_stages(run, task):
+    for stage in shown_stages(run):
         numbers = stage.evaluation.get(task, {})
         if number(numbers.get("accuracy")) is None:
             parts.append(f"{stage.label} not evaluated")
@@ -49,26 +49,28 @@ def accuracy_alt(run: Run, task: str) -> str:
             interval = f"{decimal(numbers.get('low'), 2)} to {decimal(numbers.get('high'), 2)}"
             parts.append(f"{stage.label} {decimal(numbers['accuracy'], 2)} ({interval})")
     parts += [f"{line.name} {decimal(line.value, 2)}" for line in reference_lines(run, task)]
-    return f"Bar chart of accuracy on {task} by stage with 95% intervals: {'; '.join(parts)}."
+    return f"Bar chart of {run.measure(task)} on {task} by stage with 95% intervals: {'; '.join(parts)}."
 
 
 def accuracy_figure(run: Run, task: str, theme: Theme, width: float = 9.4, height: float = 4.1) -> "Figure":
     """Bars with Wilson whiskers, one a stage, and the lines they are compared with."""
     figure, axes = new_figure(width, height)
     style(axes, theme)
-    stages, lines = shown_stages(run, task), reference_lines(run, task)
+    stages, lines = shown_stages(run), reference_lines(run, task)
     top = 0.0
     for position, stage in enumerate(stages):
         numbers = stage.evaluation.get(task, {})
-        top = max(top, _accuracy_bar(axes, theme, position, run.stages.index(stage), numbers))
+        top = max(top, _accuracy_bar(axes, theme, position, run.series(stage), numbers))
     narrow = width < 5
     labels = [re.sub(r"(?<=\w{3})[ _-]", lambda gap: gap[0].strip() + "\n", stage.label) for stage in stages]
     axes.set_xticks(range(len(stages)), labels if narrow else [stage.label for stage in stages])
     axes.tick_params(axis="x", labelsize=9 if narrow else 10.5, labelcolor=theme["ink"], pad=8)
     axes.set_xlim(-0.6, max(len(stages), 1) - 0.4)
     reach = max([top, *(line.value for line in lines), 0.05])
-    axes.set_ylim(0, min(1.1, reach * 1.2) if reach > 0.5 else reach * 1.35)
-    if axes.get_ylim()[1] > 1:
+    lowest = min([0.0, *(number(stage.evaluation.get(task, {}).get("low")) or 0.0 for stage in stages)])
+    roof = reach * 1.2 if reach > 1 else min(1.1, reach * 1.2) if reach > 0.5 else reach * 1.35
+    axes.set_ylim(lowest * 1.2, roof)
+    if not run.scored(task) and axes.get_ylim()[1] > 1:
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.50", "0.75", "1"])
     margin = (1.05 if narrow else 1.45) if lines else 0.1
     below = 0.58 if narrow else 0.42
@@ -144,8 +146,9 @@ def samples_figure(run: Run, task: str, key: str, theme: Theme, width: float = 4
     figure, axes = new_figure(width, height)
     style(axes, theme)
     points = pass_at_k(run, task, key)
-    for index, stage in enumerate(run.stages):
+    for stage in run.stages:
         if stage.name in points:
+            index = run.series(stage)
             x, y = zip(*points[stage.name], strict=True)
             axes.plot(x, y, color=theme.series(index), marker=marker(index), markersize=6, linewidth=2, clip_on=False)
     ticks = sorted({k for pairs in points.values() for k, _ in pairs})
@@ -176,7 +179,7 @@ def subtask_figure(run: Run, task: str, theme: Theme, width: float = 9.4) -> "Fi
         for order, stage in enumerate(stages):
             numbers = mapping(mapping(stage.evaluation[task].get("by_task")).get(name))
             place = row - 0.5 + (order + 0.9) / (len(stages) + 0.8)
-            _whisker_point(axes, theme, run.stages.index(stage), place, numbers)
+            _whisker_point(axes, theme, run.series(stage), place, numbers)
         if row:
             axes.axhline(row - 0.5, color=theme["grid"], linewidth=0.8)
     axes.set_yticks(range(len(rows)), [_short(name) for name in rows])

@@ -18,6 +18,7 @@ SMOOTH_FROM = 60  # points from which a running mean is laid over the raw line
 MAIN = {
     "reward": ("Reward", "mean over rollouts"),
     "accuracy": ("Accuracy while training", "share right"),
+    "pair_accuracy": ("Pairs in order", "share of pairs"),
     "loss": ("Loss", "nats per token"),
     "bits_per_byte": ("Bits per byte", "held-out text"),
     "reward/": ("Parts of the reward", "mean over rollouts"),
@@ -140,16 +141,24 @@ def curve_figure(chart: CurveChart, theme: Theme, width: float = 3.3, height: fl
         else:
             axes.plot(x, y, color=colour, linewidth=1.7, linestyle=_dashes(curve.series, len(chart.curves)))
     low, high = min(values), max(values)
-    if low >= 0 and high > 0 and low < 0.6 * high:
-        axes.set_ylim(0, high * 1.08)
-    elif low == high:
-        axes.set_ylim(low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1))
+    axes.set_ylim(*_limits(low, high))
     axes.margins(x=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(_tick)
+    axes.yaxis.set_major_formatter(tick)
     figure.subplots_adjust(left=0.5 / width, right=1 - 0.12 / width, top=1 - 0.1 / height, bottom=0.28 / height)
     return figure
+
+
+def _limits(low: float, high: float) -> tuple[float | None, float | None]:
+    """The range of the vertical axis; None leaves a bound to the data.
+
+    What is never negative starts at 0 where it comes near, so a share that is always 0 shows as a line on the axis
+    and not in the middle of impossible values.
+    """
+    if low >= 0 and (low < 0.6 * high or low == high):
+        return 0, 1.08 * high or 1
+    return (1.08 * low, 0) if low == high else (None, None)
 
 
 def _dashes(series: int, curves: int) -> str:
@@ -157,7 +166,18 @@ def _dashes(series: int, curves: int) -> str:
     return ("-", "--", "-.", ":")[series % 4] if curves > 2 and series < len(SERIES) else "-"
 
 
-def _tick(value: float, _position: float) -> str:
-    if abs(value) >= 1e4:
-        return f"{value / 1e3:g}k" if abs(value) < 1e6 else f"{value / 1e6:g}M"
-    return f"{value:.3g}".replace("-", "\u2212")
+def tick(value: float, _position: float) -> str:
+    """The label of a tick, in at most six characters.
+
+    >>> [tick(value, 0) for value in (0, 0.25, 12000, -0.5, 0.00025)]
+    ['0', '0.25', '12k', '−0.5', '2.5e−4']
+    """
+    size = abs(value)
+    if size >= 1e4:
+        text = f"{value / 1e3:g}k" if size < 1e6 else f"{value / 1e6:g}M"
+    elif 0 < size < 0.00095:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        text = f"{float(mantissa):g}e{int(exponent)}"
+    else:
+        text = f"{value:.3g}"
+    return text.replace("-", "\u2212")

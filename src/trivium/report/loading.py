@@ -15,15 +15,21 @@ SHORT_LABELS = {
     "sft": "SFT",
     "rl": "RL",
     "dpo": "DPO",
+    "rank": "Rankings",
     "reward": "Reward model",
-    "reward_model": "Reward model",
     "base": "Base",
 }
 
 
+SILENT = ("rank", "reward")  # kinds of stages whose product answers no problems
+
+
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run: ``summary`` is empty until it is finished, ``evaluation`` maps a task to its numbers."""
+    """One stage of a run: ``summary`` is empty until it is finished, ``evaluation`` maps a task to its numbers.
+
+    ``judging`` is the evaluation of a reward model, ``watch`` what ``watch.json`` says; both are empty elsewhere.
+    """
 
     name: str
     kind: str
@@ -32,6 +38,8 @@ class Stage:
     summary: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     evaluation: dict[str, dict[str, Any]] = field(default_factory=dict)
+    judging: dict[str, Any] = field(default_factory=dict)
+    watch: dict[str, Any] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -62,6 +70,44 @@ class Run:
 
     def evaluated(self, task: str) -> list[Stage]:
         return [stage for stage in self.stages if number(stage.evaluation.get(task, {}).get("accuracy")) is not None]
+
+    def before(self, stage: Stage, task: str | None = None) -> Stage | None:
+        """The stage that ``stage`` goes back to by ``init``: the nearest one that was evaluated on ``task``, if given.
+
+        Stages need form no chain: two may start from the same one. A model from elsewhere, evaluated as it came, is
+        what the stages that start outside the run go back to. Without a recipe the order of the stages has to do.
+        """
+        configs = {known.name for known in self.stages if known.config}
+        known = {other.name: other for other in (self.stages if task is None else self.evaluated(task))}
+        name, seen = stage.name, {stage.name}
+        while name in configs:
+            name = str(next(other for other in self.stages if other.name == name).config.get("init"))
+            if name in seen:
+                return None
+            seen.add(name)
+            if name in known and name in configs:
+                return known[name]
+        earlier = self.stages[: self.stages.index(stage)]
+        outside = [other for other in earlier if other.name in known and not (configs and other.name in configs)]
+        return outside[-1] if outside else None
+
+    def leaves(self, task: str) -> list[Stage]:
+        """The evaluated stages from which no other one goes on: the ends of the branches, the main one first."""
+        stages = self.evaluated(task)
+        inner = {before.name for stage in stages if (before := self.before(stage, task))}
+        return [stage for stage in stages if stage.name not in inner]
+
+    def scored(self, task: str) -> bool:
+        """Whether a task is told by its mean score, having no right and wrong."""
+        return any(stage.evaluation.get(task, {}).get("scored") for stage in self.stages)
+
+    def measure(self, task: str) -> str:
+        return "mean score" if self.scored(task) else "accuracy"
+
+    def series(self, stage: Stage) -> int:
+        """The number of a stage's colour and marker: those that answer problems take the first ones."""
+        ordered = sorted(self.stages, key=lambda other: other.kind in SILENT)
+        return ordered.index(stage)
 
     def threshold(self, task: str) -> float:
         """The score from which an answer counts as right."""
@@ -134,7 +180,8 @@ def _read_stages(directory: Path, recipe: dict[str, Any], summary: dict[str, Any
     on_disk = sorted(
         path.name
         for path in directory.iterdir()
-        if path.is_dir() and any((path / name).exists() for name in ("metrics.jsonl", "evaluation.json"))
+        if path.is_dir()
+        and any((path / name).exists() for name in ("metrics.jsonl", "evaluation.json", "rankings.jsonl"))
     )
     # What no recipe names is a model that was only evaluated, such as the base before any stage: it comes first.
     others = [name for name in dict.fromkeys([*on_disk, *summaries]) if name not in configs]
@@ -145,10 +192,22 @@ def _read_stages(directory: Path, recipe: dict[str, Any], summary: dict[str, Any
 def _read_stage(path: Path, config: dict[str, Any], summary: dict[str, Any], notes: list[str]) -> Stage:
     kind = str(config.get("kind") or path.name)
     label = SHORT_LABELS.get(kind, kind) if kind == path.name else path.name
-    tasks = mapping(mapping(_read_json(path / "evaluation.json", notes, optional=True)).get("tasks"))
-    tasks = tasks or mapping(summary.get("evaluation"))
-    evaluation = {str(task): numbers for task, numbers in tasks.items() if isinstance(numbers, dict)}
-    return Stage(path.name, kind, label, config, summary, _read_metrics(path / "metrics.jsonl", notes), evaluation)
+    written = mapping(_read_json(path / "evaluation.json", notes, optional=True))
+    judging = written if written.get("kind") == "reward" else {}
+    tasks = {} if kind in SILENT or judging else mapping(written.get("tasks")) or mapping(summary.get("evaluation"))
+    evaluation = {str(task): _measured(numbers) for task, numbers in tasks.items() if isinstance(numbers, dict)}
+    metrics = _read_metrics(path / "metrics.jsonl", notes)
+    watch = mapping(_read_json(path / "watch.json", notes, optional=True))
+    return Stage(path.name, kind, label, config, summary, metrics, evaluation, judging, watch)
+
+
+def _measured(numbers: dict[str, Any]) -> dict[str, Any]:
+    """A task without right and wrong is told by its mean score in the place of the accuracy, and marked ``scored``."""
+    if number(numbers.get("accuracy")) is not None or number(numbers.get("score")) is None:
+        return numbers
+    others = {key: value for key, value in numbers.items() if key not in ("score", "score_low", "score_high")}
+    told = {"accuracy": numbers["score"], "low": numbers.get("score_low"), "high": numbers.get("score_high")}
+    return {**others, **told, "scored": True}
 
 
 def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:

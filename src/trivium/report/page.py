@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from trivium.errors import UserError
-from trivium.report import charts, curves, tables
+from trivium.report import charts, curves, feedback_sections, tables
 from trivium.report.canvas import GLYPHS, LIGHT, SERIES, VARIABLE, css_variables, standalone, to_svg
 from trivium.report.loading import Run, Stage, load, mapping, number
 from trivium.report.samples import FEW, QUOTAS, select
@@ -22,7 +22,8 @@ _WORK = {
     "sft": "imitates demonstrations",
     "rl": "learns from feedback",
     "dpo": "learns from preferences",
-    "reward_model": "learns to judge",
+    "rank": "answers are ranked",
+    "reward": "learns to judge from rankings",
 }
 
 
@@ -92,8 +93,14 @@ def context(run: Run) -> dict[str, Any]:
         "costs": tables.cost_table(run),
         "other_numbers": tables.other_numbers_table(run),
         "tasks": [_task(run, task, position) for position, task in enumerate(run.tasks)],
-        "curves": [_curves(run, stage) for stage in run.stages],
-        "samples": [found for task in run.tasks if (found := select(run, task, QUOTAS if task == main else FEW))],
+        "rankings": feedback_sections.of_rankings(run),
+        "watches": feedback_sections.of_watches(run),
+        "curves": [_curves(run, stage) for stage in run.stages if stage.kind != "rank"],
+        "samples": [
+            found
+            for task in run.tasks
+            if not run.scored(task) and (found := select(run, task, QUOTAS if task == main else FEW))
+        ],
         "lineage": tables.lineage_table(run.lineage),
         "environment": tables.environment_table(mapping(run.summary.get("environment"))),
         "glyphs": GLYPHS,
@@ -103,8 +110,10 @@ def context(run: Run) -> dict[str, Any]:
 
 def _key_numbers(run: Run, main: str | None) -> list[tuple[str, str]]:
     found = []
-    if main and (stages := run.evaluated(main)):
-        found.append((f"accuracy of {stages[-1].label}", decimal(stages[-1].evaluation[main]["accuracy"], 2)))
+    if main and (ends := run.leaves(main)):
+        found += [
+            (f"{run.measure(main)} of {end.label}", decimal(end.evaluation[main]["accuracy"], 2)) for end in ends[:3]
+        ]
         teacher = number(run.first_of(main, "teacher").get("greedy"))
         if teacher is not None:
             found.append(("teacher’s ceiling", decimal(teacher, 2)))
@@ -125,22 +134,59 @@ def _chain_link(run: Run, stage: Stage, main: str | None) -> dict[str, Any]:
         state = "evaluated only"
     else:
         state = "not run yet"
-    numbers = stage.evaluation.get(main, {}) if main else {}
+    position, series = run.stages.index(stage), run.series(stage)
+    before = run.stages[position - 1] if position else None
+    sources = _sources(run, stage)
+    follows = before is not None and (before in sources or not sources)
     return {
         "label": stage.label,
-        "name": stage.name,
         "work": _WORK.get(stage.kind, ""),
         "state": state,
-        "series": run.stages.index(stage) % len(SERIES),
-        "accuracy": decimal(numbers["accuracy"], 2) if number(numbers.get("accuracy")) is not None else None,
-        "metric": tables.main_metric(stage, hint=False),
-        "seconds": duration(stage.summary.get("seconds")),
-        "tokens": count(stage.summary.get("tokens")),
+        "series": series % len(SERIES),
+        "facts": _facts(stage, main),
+        # The arrow says it where a stage builds on the one beside it alone.
+        "builds_on": "" if sources in ([], [before]) else " and ".join(source.label for source in sources),
+        "follows": follows,
     }
 
 
+def _sources(run: Run, stage: Stage) -> list[Stage]:
+    """The stages that a stage's configuration names: a model to start from, rankings, models in its reward."""
+    named: list[str] = []
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, dict):
+            for inner, item in value.items():
+                walk(item, str(inner))
+        elif isinstance(value, list):
+            for item in value:
+                walk(item, key)
+        elif isinstance(value, str) and key in ("init", "policy", "source", "model"):
+            named.append(value)
+
+    walk(stage.config, "")
+    return [other for other in run.stages if other.name in named and other is not stage]
+
+
+def _facts(stage: Stage, main: str | None) -> list[tuple[str, str]]:
+    """What a card of the chain tells of its stage."""
+    cost = [("Time", duration(stage.summary.get("seconds")))]
+    if stage.kind == "rank":
+        told = [("Prompts", "tasks"), ("Rankings", "rankings")]
+        return [(name, decimal(stage.summary.get(key))) for name, key in told] + cost
+    found = []
+    accuracy = number((stage.evaluation.get(main, {}) if main else {}).get("accuracy"))
+    pairs = number(mapping(stage.judging.get("pairs")).get("accuracy"))
+    if accuracy is not None:
+        found.append(("Accuracy", decimal(accuracy, 2)))
+    if pairs is not None:
+        found.append(("Pairs in order", decimal(pairs, 2)))
+    found.append(("Ends at", tables.main_metric(stage, hint=False)))
+    return [*found, *cost, ("Tokens", count(stage.summary.get("tokens")))]
+
+
 def _legend(run: Run, stages: list[Stage]) -> list[dict[str, Any]]:
-    indices = [run.stages.index(stage) for stage in stages]
+    indices = [run.series(stage) for stage in stages]
     return [
         {"label": s.label, "series": i % len(SERIES), "glyph": GLYPHS[i % len(GLYPHS)]}
         for s, i in zip(stages, indices, strict=True)
@@ -172,6 +218,8 @@ def _task(run: Run, task: str, position: int) -> dict[str, Any]:
     return {
         "id": name,
         "name": clean(task),
+        "measure": run.measure(task),
+        "scored": run.scored(task),
         "wide": to_svg(charts.accuracy_figure(run, task, VARIABLE, *wide), f"{name}-wide", alt),
         "narrow": to_svg(charts.accuracy_figure(run, task, VARIABLE, *narrow), f"{name}-narrow", alt),
         "plain": [stage.label for stage in run.stages if stage.evaluation.get(task, {}).get("asked") == "plain"],
@@ -197,10 +245,10 @@ def _subtasks(run: Run, task: str, name: str, subtasks: list[str]) -> dict[str, 
 
 
 def _curves(run: Run, stage: Stage) -> dict[str, Any]:
-    series = run.stages.index(stage)
+    series = run.series(stage)
     drawn: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     for position, chart in enumerate(curves.charts(stage, series % len(SERIES))):
         name = f"stage{series}-curve{position}"
         figure = to_svg(curves.curve_figure(chart, VARIABLE), name, chart.alt)
         drawn[chart.main].append({"title": clean(chart.title), "unit": chart.unit, "figure": figure, "chart": chart})
-    return {"label": stage.label, "id": f"curves-{series}", "main": drawn[True], "more": drawn[False]}
+    return {"label": stage.label, "series": series, "id": f"curves-{series}", "main": drawn[True], "more": drawn[False]}

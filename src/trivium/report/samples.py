@@ -42,7 +42,7 @@ class Selection:
 
 
 def select(run: Run, task: str, quotas: dict[str, int] = QUOTAS) -> Selection | None:
-    """A few problems of a task: some that the last stage fixed, some that it broke, some that did not change.
+    """A few problems of a task: some that the main branch's last stage fixed, some that it broke, some that stayed.
 
     Problems are put in the order of a hash of their id, so no one picked them, and taken from each group up to its
     quota; places a group cannot fill go to the other groups.
@@ -50,7 +50,9 @@ def select(run: Run, task: str, quotas: dict[str, int] = QUOTAS) -> Selection | 
     stages = [stage for stage in run.evaluated(task) if results(stage, task)]
     if not stages:
         return None
-    last, before = stages[-1], stages[-2] if len(stages) > 1 else None
+    last = next((stage for stage in run.leaves(task) if stage in stages), stages[-1])
+    before = run.before(last, task)
+    before = before if before in stages else None
     groups = _groups(run, task, before, last)
     names = _names(before, last)
     chosen = {group: ids[: quotas[group]] for group, ids in groups.items()}
@@ -102,7 +104,7 @@ def _problem(rows: list[dict[str, Any] | None]) -> tuple[str, str, str]:
 
 
 def _answer(run: Run, task: str, stage: Stage, row: dict[str, Any] | None, right: bool | None) -> Answer:
-    series = run.stages.index(stage)
+    series = run.series(stage)
     if row is None:
         return Answer(stage.label, series, None, False, "", None)
     score, status = number(row.get("score")), str(row.get("status", "ok"))

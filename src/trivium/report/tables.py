@@ -13,6 +13,8 @@ PLACED = {
     "accuracy",
     "low",
     "high",
+    "score_low",
+    "score_high",
     "pass_at_k",
     "majority_at_k",
     "status",
@@ -20,6 +22,7 @@ PLACED = {
     "teacher",
     "by_task",
     "results",
+    "scored",
 }
 ROWS = {
     "sampled_accuracy": "Accuracy, sampled",
@@ -48,8 +51,8 @@ def evaluation_table(run: Run, task: str) -> Table:
     numbers = [stage.evaluation[task] for stage in stages]
     rows = [
         ["Problems", *(decimal(int(entry.get("n") or 0)) for entry in numbers)],
-        ["Accuracy, greedy", *(decimal(entry.get("accuracy")) for entry in numbers)],
-        ["95% interval (Wilson)", *(_interval(entry) for entry in numbers)],
+        [f"{title(run.measure(task))}, greedy", *(decimal(entry.get("accuracy")) for entry in numbers)],
+        [f"95% interval ({'bootstrap' if run.scored(task) else 'Wilson'})", *(_interval(entry) for entry in numbers)],
     ]
     extra = [flatten({k: v for k, v in entry.items() if k not in PLACED and k not in ROWS}) for entry in numbers]
     for key, name in ROWS.items():

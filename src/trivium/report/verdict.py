@@ -1,7 +1,6 @@
 """The sentence at the top of the report. It claims only what the intervals carry."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from trivium.evaluation.intervals import paired_bootstrap
@@ -39,14 +38,14 @@ def differences(run: Run, task: str) -> list[Difference]:
             found.append(Difference(task, labels.get(before, before), labels.get(after, after), value, low, high))
     if found:
         return found
-    stages = run.evaluated(task)
-    computed = [compare(run, task, before, after) for before, after in pairwise(stages)]
+    pairs = [(start, stage) for stage in run.evaluated(task) if (start := run.before(stage, task))]
+    computed = [compare(run, task, *pair) for pair in pairs]
     return [difference for difference in computed if difference]
 
 
 def compare(run: Run, task: str, before: Stage, after: Stage) -> Difference | None:
     """The paired difference from the answers themselves; None where the stages share fewer than two problems."""
-    first, second = right_by_id(run, before, task), right_by_id(run, after, task)
+    first, second = scores_by_id(run, before, task), scores_by_id(run, after, task)
     shared = sorted(first.keys() & second.keys())
     if len(shared) < 2:
         return None
@@ -69,6 +68,14 @@ def right_by_id(run: Run, stage: Stage, task: str) -> dict[str, bool]:
         for id, row in results(stage, task).items()
         if row.get("status") != "infra_error"
     }
+
+
+def scores_by_id(run: Run, stage: Stage, task: str) -> dict[str, float]:
+    """What is averaged over problems: 1 for right and 0 for wrong, or the score of a task without right and wrong."""
+    if not run.scored(task):
+        return {id: float(right) for id, right in right_by_id(run, stage, task).items()}
+    rows = results(stage, task).items()
+    return {id: number(row.get("score")) or 0.0 for id, row in rows if row.get("status") != "infra_error"}
 
 
 def verdict(run: Run) -> tuple[str, list[str]]:
@@ -99,16 +106,17 @@ def _of_metrics(run: Run) -> str:
 
 
 def _of_task(run: Run, task: str, stages: list[Stage]) -> tuple[str, list[str]]:
-    last = stages[-1]
+    last, *others = run.leaves(task)
+    before = run.before(last, task)
     numbers = last.evaluation[task]
     accuracy = numbers["accuracy"]
     low, high = number(numbers.get("low")), number(numbers.get("high"))
     steps = [difference for difference in differences(run, task) if difference.after == last.label]
-    # The step from the neighbouring stage says most; the summary may also compare with earlier ones.
-    step = next((d for d in steps if len(stages) > 1 and d.before == stages[-2].label), steps[0] if steps else None)
+    # The step from the stage it started from says most; the summary may also compare with earlier ones.
+    step = next((d for d in steps if before and d.before == before.label), steps[0] if steps else None)
     problems = f"{decimal(int(n))} held-out problems" if (n := number(numbers.get("n"))) else "held-out problems"
     greedy = number(run.first_of(task, "teacher").get("greedy"))
-    below = [f"Greedy accuracy on {problems} of the task “{task}”."]
+    below = [f"Greedy {run.measure(task)} on {problems} of the task “{task}”."]
     if greedy is not None and low is not None and high is not None:
         sentence = _against_teacher(run, task, last, greedy, (accuracy, low, high))
         if len(stages) > 1 and last.kind != "sft":
@@ -117,13 +125,29 @@ def _of_task(run: Run, task: str, stages: list[Stage]) -> tuple[str, list[str]]:
         sentence = _against_previous(step, accuracy)
         step = None
     else:
-        sentence = f"{last.label} answers {decimal(accuracy, 2)} of “{task}” right."
+        reached = "reaches a mean score of" if run.scored(task) else "answers"
+        sentence = f"{last.label} {reached} {decimal(accuracy, 2)} of “{task}”{'' if run.scored(task) else ' right'}."
     if step:
         below.append(
             f"{step.after} against {step.before}, problem by problem: {signed(step.difference)} "
             f"(95% interval {signed(step.low)} to {signed(step.high)})."
         )
-    return sentence, below
+    return sentence, below + [_branch(run, task, stage) for stage in others]
+
+
+def _branch(run: Run, task: str, stage: Stage) -> str:
+    """A sentence for the end of another branch than the one the headline is about."""
+    accuracy = stage.evaluation[task]["accuracy"]
+    before = run.before(stage, task)
+    step = next(
+        (d for d in differences(run, task) if before and (d.before, d.after) == (before.label, stage.label)), None
+    )
+    if before is None or step is None:
+        return f"{stage.label} reaches {decimal(accuracy, 2)}."
+    return (
+        f"{stage.label}, another branch from {before.label}, reaches {decimal(accuracy, 2)}: "
+        f"{signed(step.difference)} (95% interval {signed(step.low)} to {signed(step.high)})."
+    )
 
 
 def _against_teacher(run: Run, task: str, last: Stage, greedy: float, found: tuple[float, float, float]) -> str:
