@@ -51,7 +51,9 @@ def parse(words: list[str]) -> tuple[tuple[str, ...], click.Context]:
     path: list[str] = []
     rest = words
     while isinstance(command, click.Group) and rest:
-        found = command.commands.get(rest[0])
+        found = command.get_command(click.Context(command), rest[0])
+        if found is None and (default := getattr(command, "default", None)):  # `trivium rank STORE` serves
+            found, rest = command.get_command(click.Context(command), default), [default, *rest]
         assert found is not None, f"there is no command {' '.join(['trivium', *path, rest[0]])}"
         command, path, rest = found, [*path, rest[0]], rest[1:]
     return tuple(path), command.make_context(" ".join(["trivium", *path]), list(rest))
@@ -64,7 +66,7 @@ def check_command(words: list[str]) -> None:
     parameters = context.params
     if path == ("run",):
         recipe, overrides = cli._split(parameters["arguments"])
-    elif path in (("recipes", "show"), ("pretrain",), ("sft",), ("rl",)):
+    elif path in (("recipes", "show"), ("pretrain",), ("sft",), ("reward",), ("rl",)):
         recipe, overrides = parameters.get("recipe") or parameters["name"], parameters["overrides"]
     elif path == ("eval",) and (place := Path(parameters["place"])).parts[:1] == ("runs",):
         recipe, overrides = place.name, parameters["overrides"]
@@ -99,8 +101,11 @@ def test_commands_in_the_text_exist() -> None:
             words = [word for word in shlex.split(code)[1:] if not word.isupper()]
             command: click.Command = cli.cli
             while isinstance(command, click.Group) and words:
-                assert words[0] in command.commands, f"{relative(path)}: {code}"
-                command, words = command.commands[words[0]], words[1:]
+                found = command.get_command(click.Context(command), words[0])
+                if found is None and (default := getattr(command, "default", None)):
+                    found, words = command.get_command(click.Context(command), default), [default, *words]
+                assert found is not None, f"{relative(path)}: {code}"
+                command, words = found, words[1:]
             options = {name for parameter in command.params for name in parameter.opts}
             assert {word for word in words if word.startswith("-")} <= options, f"{relative(path)}: {code}"
 
@@ -109,7 +114,7 @@ def test_the_readme_begins_with_two_commands_and_names_everything() -> None:
     text = README.read_text(encoding="utf-8")
     assert [line.split("#")[0].strip() for line in blocks(README, "sh")[0].splitlines()] == ["make demo", "make test"]
     assert "](docs/figures/primer.svg)" in text
-    for name in cli.cli.commands:
+    for name in cli.cli.list_commands(click.Context(cli.cli)):
         assert f"`trivium {name}" in text
     for name in names():
         assert f"[docs/{name}.md](docs/{name}.md)" in text
@@ -181,6 +186,7 @@ def test_presets_stand_as_they_are(preset: str) -> None:
     advantage, ratio, mean, kl, more, _ = (cell.strip() for cell in row.strip("|").split("|")[1:])
     choices = PRESETS[preset]
     told = {"group_zscore": "σ", "group_mean": "r − μ", "leave_one_out": "others", "batch_zscore": "over the batch"}
+    told["gae"] = "GAE"
     assert told[str(choices["advantage"])] in advantage
     assert ratio.startswith(str(choices["ratio"]))
     if choices["clipping"] in ("symmetric", "higher"):
@@ -250,7 +256,7 @@ def test_yaml_in_the_pages_is_valid(path: Path) -> None:
     for code in blocks(path, "yaml"):
         values = parse_yaml(code, relative(path))
         if "stages" in values:
-            resolve(values, relative(path))
+            resolve({"name": "part", **values}, relative(path))
         elif "data" in values:
             resolve({"name": "part", "stages": {"pretrain": values}})
         else:

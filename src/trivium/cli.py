@@ -1,5 +1,6 @@
 """The commands. Each hands its arguments to a function of the package, which is imported when the command runs."""
 
+import importlib
 import json
 import os
 import shlex
@@ -29,6 +30,33 @@ class _Command(click.Command):
                 formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
 
+class _Group(click.Group):
+    """The commands of this file, and groups of others that are imported when they are asked for."""
+
+    elsewhere = {  # noqa: RUF012 - a constant of the class
+        "rank": ("trivium.web.commands", "rank", "Let people rank answers in a web page."),
+        "rankings": ("trivium.feedback.rankings.commands", "rankings", "Import, export and compare rankings."),
+    }
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), *self.elsewhere])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in self.elsewhere:
+            return super().get_command(context, name)
+        module, attribute, _ = self.elsewhere[name]
+        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list, without importing the groups that live elsewhere."""
+        lines = []
+        for name in self.list_commands(context):
+            own = self.commands.get(name)
+            lines.append((name, own.get_short_help_str(80) if own else self.elsewhere[name][2]))
+        with formatter.section("Commands"):
+            formatter.write_dl(lines)
+
+
 def _command(group: click.Group, name: str, example: str, **options: Any) -> Decorator:
     return group.command(name, cls=_Command, example=example, **options)
 
@@ -40,7 +68,7 @@ _quiet = click.option("-q", "--quiet", is_flag=True, help="Print only notes and 
 _overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="trivium", message="trivium %(version)s")
 def cli() -> None:
     """Take a language model from raw text through fine-tuning and reinforcement learning to a report.
@@ -83,7 +111,12 @@ def _stage_command(kind: str, name: str, about: str, example: str) -> None:
 
 _stage_command("pretrain", "pretrain", "Pre-train on a corpus.", "trivium pretrain shakespeare paths.text=input.txt")
 _stage_command("sft", "sft", "Fine-tune on demonstrations.", "trivium sft primer sft.optimizer.lr=5e-4")
-_stage_command("rl", "rl", "Reinforcement learning with a verifiable reward.", "trivium rl primer rl.preset=dr_grpo")
+_stage_command(
+    "reward", "reward", "Train a reward model on rankings.", "trivium reward primer reward.loss=plackett_luce"
+)
+_stage_command(
+    "rl", "rl", "Reinforcement learning by verifiers or a reward model.", "trivium rl primer rl.preset=dr_grpo"
+)
 
 
 @_command(cli, "eval", "trivium eval runs/primer problems.samples=16\ntrivium eval my-model --recipe gsm8k-qwen3")
@@ -245,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-_RESUMABLE = (["run"], ["pretrain"], ["sft"], ["rl"])
+_RESUMABLE = (["run"], ["pretrain"], ["sft"], ["reward"], ["rl"])
 
 
 def _resuming(given: list[str]) -> list[str]:

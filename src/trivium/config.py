@@ -137,7 +137,7 @@ class RankingSourceConfig(Strict):
     options: dict[str, Any] = Field(default_factory=dict, description="options of the adapter")
     criterion: str | None = Field(None, description="only rankings under this criterion")
     kinds: list[Literal["human", "ai", "simulated"]] = Field(
-        default_factory=lambda: ["human", "ai", "simulated"], description="only annotators of these kinds"
+        ["human", "ai", "simulated"], description="only annotators of these kinds"
     )
     portion: tuple[float, float] = Field(
         (0.0, 1.0), description="keep the prompts whose hash falls into this part of [0, 1): halves share no prompt"
@@ -204,7 +204,8 @@ class RewardConfig(TrainingConfig):
         "pairwise", description="Bradley-Terry over all pairs, or listwise"
     )
     ties: Literal["soft", "rao_kupper", "davidson", "ignore"] = Field(
-        "soft", description="pairwise: soft target 0.5, a term of its own, or no loss from tied pairs"
+        "soft",
+        description="soft: a target of 0.5 (plackett_luce: Efron), a term of its own, or no loss from tied pairs",
     )
     tie_parameter: float = Field(1.5, gt=0, description="theta (rao_kupper, above 1) or nu (davidson)")
     margin: float = Field(0.0, ge=0, description="score margin for each unit of a ranking's strength")
@@ -348,7 +349,9 @@ class TaskConfig(Strict):
 
     prompts: list[SourceConfig] = Field(description="prompts with answers")
     verifier: VerifierConfig = Field(description="what counts as right")
-    threshold: float = Field(1.0, description="a score of at least this counts as right")
+    threshold: float | None = Field(
+        1.0, description="a score of at least this counts as right; null: there is no right, the mean score counts"
+    )
     limit: int = Field(500, ge=1, description="use at most this many prompts")
     samples: int = Field(0, ge=0, description="sampled answers a prompt for pass@k and majority@k; 0: greedy only")
     sample_limit: int = Field(100, ge=1, description="prompts that are also sampled")
@@ -374,6 +377,7 @@ class PrimerConfig(Strict):
     forget: float = Field(
         0.8, ge=0, le=1, description="how often the teacher forgets a carry, and falls for its other flaws"
     )
+    courtesy: float = Field(0.0, ge=0, le=1, description="how often a demonstration begins politely")
     tasks: dict[str, float] = Field(
         default_factory=lambda: {"add": 2.0, "sort": 1.0, "count": 1.0, "compare": 1.0, "reverse": 1.0},
         description="tasks and their shares: add, subtract, sort, count, compare, reverse",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trivium.files import sha256
+from trivium.references import references
 
 if TYPE_CHECKING:
     from trivium.config import RecipeConfig
@@ -30,7 +31,7 @@ WITHOUT_EFFECT = ("checkpoint_every", "keep_checkpoints")
 class Input:
     """One file that went into an artifact: ``modified`` (ns) and ``bytes`` tell cheaply that it is still the same."""
 
-    role: str  # "model", "data" or "code"
+    role: str  # "model", "rankings", "data" or "code"
     path: str
     sha256: str
     bytes: int
@@ -67,13 +68,16 @@ def _hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
 
 
-def inputs_of(section: Any, init: str | None, models: Mapping[str, Path], hasher: Hasher) -> list[Input]:
-    """Every local file that a stage's configuration (plain data) reads: its first model, its sources, a user's code."""
+def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[Input]:
+    """Every local file that a stage's configuration (plain data) reads: models and rankings it builds on, its sources,
+    a user's code. ``made``: what the earlier stages made, by name."""
     found: list[Input] = []
-    if init is not None:
-        place = models.get(init, Path(init).expanduser())
+    for reference in references(section) if "kind" in section else ():
+        place = made.get(reference.name, Path(reference.name).expanduser())
         place = place / "model" if (place / "model").is_dir() else place
-        if place.exists():
+        if place.exists() and reference.product == "rankings":
+            found += hasher.files("rankings", place)
+        elif place.exists():
             found += [
                 item for item in hasher.files("model", place) if item.path.endswith((".safetensors", ".json", ".jinja"))
             ]

@@ -16,6 +16,7 @@ from trivium import files, lineage, progress, summary
 from trivium.errors import UserError
 from trivium.preflight import check_place, check_section, check_stage, holds_run
 from trivium.ranks import Ranks
+from trivium.references import references
 
 if TYPE_CHECKING:
     from trivium.config import RecipeConfig
@@ -89,14 +90,24 @@ class Pipeline:
 
     def models(self, before: str | None = None) -> dict[str, Path]:
         """Model directories of the finished stages, in order; those that come ahead of ``before`` if it is given."""
+        return {name: place for name, place in self.made(before).items() if place.name == "model"}
+
+    def made(self, before: str | None = None) -> dict[str, Path]:
+        """What the finished stages made, in order, a model directory or a file of rankings."""
+        from trivium.stages import PRODUCTS
+
         found: dict[str, Path] = {}
-        for name in self.config.stages:
+        for name, stage in self.config.stages.items():
             if name == before:
                 break
-            model = self.directory / name / "model"
-            if self.artifacts.get(name, {}).get("status") == "finished" and model.is_dir():
-                found[name] = model
+            product = self.directory / name / PRODUCTS[stage.kind]
+            if self.artifacts.get(name, {}).get("status") == "finished" and product.exists():
+                found[name] = product
         return found
+
+    def _ancestor(self, name: str) -> str | None:
+        """The nearest stage that ``name`` goes back to and that was evaluated on the recipe's tasks."""
+        return summary.ancestor(self.config, name, [other for other in self.summaries if other != name])
 
     def _check(self, stages: Sequence[str] | None, fresh: bool, trains: bool) -> None:
         """Refuse what cannot run, before anything is spent on it or written."""
@@ -116,37 +127,43 @@ class Pipeline:
         chosen = {name: stage for name, stage in self.config.stages.items() if stages is None or name in stages}
         for name, stage in chosen.items() if trains else ():
             check_stage(name, stage)
-            self._check_start(name, stage.init, list(chosen))
+            self._check_start(name, stage, list(chosen))
         for section, parts in (("stages", chosen if trains else {}), ("evaluation", self.config.evaluation)):
             for name, part in parts.items():
                 check_section(f"{section}.{name}", part)
 
-    def _check_start(self, name: str, init: str | None, chosen: list[str]) -> None:
-        """A stage starts from one that has finished or runs before it."""
-        if init in self.config.stages and init not in chosen[: chosen.index(name)] and init not in self.models(name):
+    def _check_start(self, name: str, stage: Any, chosen: list[str]) -> None:
+        """What a stage builds on has finished or runs before it."""
+        for reference in references(stage.model_dump(mode="json")):
+            other = reference.name
+            if other not in self.config.stages or other in chosen[: chosen.index(name)] or other in self.made(name):
+                continue
+            starts = "starts from" if reference.key == "init" else "needs"
             raise UserError(
-                f"stage {name} starts from {init}, which has not finished in {self.directory}; run that stage first"
+                f"stage {name} {starts} {other}, which has not finished in {self.directory}; run that stage first"
             )
 
     def _settings(self, name: str) -> tuple[dict[str, Any], list[lineage.Input]]:
         section = self.config.stages[name].model_dump(mode="json")
-        inputs = lineage.inputs_of(section, section.get("init"), self.models(name), self.hasher)
+        inputs = lineage.inputs_of(section, self.made(name), self.hasher)
         return lineage.relevant(self.config, section), inputs
 
     # ---- a stage ---------------------------------------------------------------------------------------------------
 
     def advance(self, name: str) -> None:
         """Skip, resume or run one stage and evaluate its model; afterwards both are there and written down."""
+        from trivium.stages import ANSWERS
+
         if self.ranks.main:
             self._prepare(name)
         self._agree()
         if ran := self.artifacts[name]["status"] != "finished":
             self._run(name)
         again = "evaluation" in self.summaries[name]
-        evaluated = self.evaluate(name)
+        evaluated = self.config.stages[name].kind in ANSWERS and self.evaluate(name)
         if self.ranks.main and (ran or evaluated):
-            earlier = [other for other in self.models(name) if other in self.summaries]
-            before = (earlier[-1], self.summaries[earlier[-1]]) if earlier else None
+            ancestor = self._ancestor(name)
+            before = (ancestor, self.summaries[ancestor]) if ancestor else None
             done = None if ran else "evaluated again" if again else "evaluated"
             self.shown.finish(summary.stage_line(name, self.summaries[name], before, done))
 
@@ -157,29 +174,31 @@ class Pipeline:
             self._read()
 
     def _run(self, name: str) -> None:
-        from trivium.stages import STAGES, StageContext
+        from trivium.stages import PRODUCTS, STAGES, StageContext
 
         stage, folder = self.config.stages[name], self.directory / name
         folder.mkdir(parents=True, exist_ok=True)
-        context = StageContext(
-            name=name, config=stage, recipe=self.config, directory=folder, models=self.models(name), progress=self.shown
-        )
+        models = self.models(name)
+        rankings = {other: place for other, place in self.made(name).items() if other not in models}
+        context = StageContext(name, stage, self.config, folder, models=models, rankings=rankings, progress=self.shown)
         numbers = STAGES[stage.kind](context)
         self.ranks.barrier()
-        if not (folder / "model").is_dir():
-            raise RuntimeError(f"stage {name} ended without writing {folder / 'model'}")
+        if not (folder / PRODUCTS[stage.kind]).exists():
+            raise RuntimeError(f"stage {name} ended without writing {folder / PRODUCTS[stage.kind]}")
         if self.ranks.main:
             self._finished(name, numbers)
         self._agree()
 
     def _prepare(self, name: str) -> None:
         """Decide by the lineage what happens to a stage; what others need to know is in ``lineage.json`` afterwards."""
+        from trivium.stages import PRODUCTS
+
         folder, entry = self.directory / name, self.artifacts.get(name, {})
         settings, inputs = self._settings(name)
         fingerprint = lineage.fingerprint(settings, inputs)
         same = entry.get("fingerprint") == fingerprint
         self._restore(name, fingerprint)
-        if same and name in self.models() and name in self.summaries:
+        if same and name in self.made() and name in self.summaries:
             self.shown.finish(f"{name}: finished before, nothing it depends on has changed")
             self._write_summary()
             self._write_lineage()
@@ -196,8 +215,8 @@ class Pipeline:
         self.artifacts[name] = {
             "kind": stage.kind,
             "status": "started",
-            "path": f"{name}/model",
-            "parents": [stage.init] if stage.init is not None else [],
+            "path": f"{name}/{PRODUCTS[stage.kind]}",
+            "parents": list(dict.fromkeys(item.name for item in references(stage.model_dump(mode="json")))),
             "config_hash": lineage.digest(settings),
             "fingerprint": fingerprint,
             "settings": settings,
@@ -223,7 +242,10 @@ class Pipeline:
         # The summary comes first: a stage counts as finished by its lineage, and then its numbers must be there.
         self.summaries[name] = numbers
         self._write_summary()
-        outputs = self.hasher.files("model", self.directory / name / "model")
+        from trivium.stages import PRODUCTS
+
+        product = PRODUCTS[self.config.stages[name].kind]
+        outputs = self.hasher.files(Path(product).stem, self.directory / name / product)
         self.artifacts[name] |= {"status": "finished", "outputs": lineage.records(outputs), "finished": _now()}
         self._write_lineage()
 
@@ -276,7 +298,8 @@ class Pipeline:
         from trivium.model.huggingface import resolve_directory
 
         if self.ranks.main:
-            weights = lineage.records(lineage.inputs_of({}, str(resolve_directory(stage.init)), {}, self.hasher))
+            start = {"kind": stage.kind, "init": str(resolve_directory(stage.init))}
+            weights = lineage.records(lineage.inputs_of(start, {}, self.hasher))
             made = {"kind": name, "status": "finished", "path": stage.init, "parents": [], "inputs": []}
             self.artifacts[name] = {**self.artifacts.get(name, {}), **made, "outputs": weights}
             self.summaries.setdefault(name, {"seconds": 0.0})
@@ -325,7 +348,7 @@ class Pipeline:
 
     def _evaluation_fingerprint(self, name: str) -> str:
         tasks = {task: config.model_dump(mode="json") for task, config in self.config.evaluation.items()}
-        inputs = lineage.inputs_of(tasks, None, {}, self.hasher)
+        inputs = lineage.inputs_of(tasks, {}, self.hasher)
         weights = sorted(item["sha256"] for item in self.artifacts[name]["outputs"])
         return lineage.digest([lineage.fingerprint(lineage.relevant(self.config, tasks), inputs), weights])
 

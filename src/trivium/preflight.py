@@ -9,19 +9,67 @@ from trivium.errors import UserError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from trivium.config import RLConfig
+    from trivium.config import RankConfig, RewardConfig, RLConfig
 
 
 def check_stage(name: str, config: Any) -> None:
     """Settings of a stage that do not go together: the dimensions of its model, the choices of its algorithm."""
-    from trivium.config import PretrainConfig, RLConfig
+    from trivium.config import PretrainConfig, RankConfig, RewardConfig, RLConfig
 
     if isinstance(config, RLConfig):
         check_rl(config, name)
+    elif isinstance(config, RankConfig):
+        check_rank(config, name)
+    elif isinstance(config, RewardConfig):
+        check_reward(config, name)
     elif isinstance(config, PretrainConfig) and config.init is None:
         from trivium.model.sizes import derive
 
         derive(config.model, config.tokenizer.vocabulary_size)
+
+
+def check_rank(config: "RankConfig", stage: str) -> None:
+    """A panel that cannot rank, or answers that cannot differ."""
+    if config.sampling.temperature == 0:
+        raise UserError(f"{stage}.sampling.temperature is 0: the answers to a prompt are all alike; use 1.0, say")
+    if config.panel is None:
+        return
+    number = len(config.panel.annotators)
+    if not config.panel.parts:
+        raise UserError(f"{stage}.panel.parts is empty; name at least one part that the annotators look at")
+    if number < config.rankings_per_task:
+        raise UserError(
+            f"{stage}.rankings_per_task is {config.rankings_per_task}, but the panel has {number} "
+            f"annotator{'s' * (number != 1)}; name more of them under {stage}.panel.annotators"
+        )
+    for name, annotator in config.panel.annotators.items():
+        for part in annotator.weights:
+            if part not in config.panel.parts:
+                raise UserError(
+                    f"{stage}.panel.annotators.{name}.weights names {part!r}, which is none of the panel's parts: "
+                    f"{', '.join(config.panel.parts)}"
+                )
+
+
+def check_reward(config: "RewardConfig", stage: str) -> None:
+    """Choices of the loss that contradict each other, and settings that nothing would read."""
+    if not config.rankings:
+        raise UserError(f"{stage}.rankings is empty; name at least one source of rankings")
+    if config.validation_share + config.test_share >= 1:
+        raise UserError(f"{stage}: validation_share and test_share leave no prompts to train on; lower them")
+    if config.ties == "rao_kupper" and config.tie_parameter <= 1:
+        raise UserError(f"{stage}.tie_parameter is {config.tie_parameter}; rao_kupper needs a theta above 1")
+    if config.loss == "plackett_luce":
+        if config.ties not in ("soft", "ignore"):
+            raise UserError(f"{stage}.ties is {config.ties}, which is for the pairwise loss; use soft or ignore")
+        for key, neutral in (("margin", 0.0), ("label_smoothing", 0.0), ("reduction", "ranking")):
+            if getattr(config, key) != neutral:
+                raise UserError(f"{stage}.{key} is for the pairwise loss; leave it out under plackett_luce")
+    for key in ("gold", "policy"):
+        if getattr(config, key) is not None and not config.prompts:
+            raise UserError(f"{stage}.{key} is set, but {stage}.prompts is empty; name the prompts to answer")
+    if config.prompts and config.sampling.temperature == 0:
+        raise UserError(f"{stage}.sampling.temperature is 0: the answers to a prompt are all alike; use 1.0, say")
 
 
 def check_rl(config: "RLConfig", stage: str) -> None:
@@ -32,7 +80,7 @@ def check_rl(config: "RLConfig", stage: str) -> None:
         raise UserError(
             f"{stage}.kl is {config.kl} but {stage}.reference is none; set the reference to frozen or moving"
         )
-    if config.group_size == 1 and config.advantage != "batch_zscore":
+    if config.group_size == 1 and config.advantage not in ("batch_zscore", "gae"):
         raise UserError(f"{stage}.group_size is 1, which leaves {config.advantage} nothing to compare; use 2 or more")
     if config.minibatches > config.prompts_per_step:
         raise UserError(f"{stage}.minibatches is larger than {stage}.prompts_per_step; each update needs a prompt")
@@ -41,16 +89,93 @@ def check_rl(config: "RLConfig", stage: str) -> None:
             f"{stage}.overlong_window is {config.overlong_window}, but a response has at most "
             f"{config.sampling.max_new_tokens} tokens; make the window shorter, so that short answers cost nothing"
         )
+    _check_ppo(config, stage)
+    _check_kl(config, stage)
+    _check_watch(config, stage)
+
+
+def _check_ppo(config: "RLConfig", stage: str) -> None:
+    """The critic and the scale of the rewards."""
+    if config.critic is not None and config.advantage != "gae":
+        raise UserError(
+            f"{stage}.critic is set, but {config.advantage} advantages need none; leave it out, or use the preset ppo"
+        )
+    if config.advantage == "gae" and config.resample:
+        raise UserError(
+            f"{stage}.resample replaces groups whose rewards are alike, but gae compares with a critic; set it to 0"
+        )
+    if config.critic is not None and config.critic.warmup >= config.steps:
+        raise UserError(f"{stage}.critic.warmup leaves none of the {config.steps} steps to the policy; make it shorter")
+    scaled_anyway = config.advantage in ("group_zscore", "batch_zscore")
+    matters = config.kl == "reward" or config.overlong == "penalty" or config.missing_stop_penalty > 0
+    if config.reward_normalisation not in (None, "none") and scaled_anyway and not matters:
+        raise UserError(
+            f"{stage}.reward_normalisation changes nothing, since {config.advantage} scales the rewards itself; "
+            "set it to none"
+        )
+    if not config.rewards:
+        raise UserError(f"{stage}.rewards is empty; name at least one part of the reward")
+
+
+def _check_kl(config: "RLConfig", stage: str) -> None:
+    """Settings of a KL that is not there."""
+    if config.kl_target is None:
+        if config.kl_horizon != type(config).model_fields["kl_horizon"].default:
+            raise UserError(f"{stage}.kl_horizon is set, but {stage}.kl_target is not; set both or neither")
+        return
+    if config.kl == "none":
+        raise UserError(f"{stage}.kl_target is set, but {stage}.kl is none; put the KL into the reward or the loss")
+    if not config.kl_coefficient:
+        raise UserError(
+            f"{stage}.kl_target adapts {stage}.kl_coefficient by factors, and it begins at 0; set it above 0"
+        )
+
+
+def watched(config: "RLConfig") -> bool:
+    """Whether the over-optimisation watch is on: as the recipe says, else where a reward model is in the reward."""
+    if config.watch.enabled is not None:
+        return config.watch.enabled
+    return any(part.kind == "reward_model" for part in config.rewards.values())
+
+
+def _check_watch(config: "RLConfig", stage: str) -> None:
+    """A watch without prompts or without its KL, and settings of one that is off."""
+    watch = config.watch
+    if not watched(config):
+        # switched off by hand it may keep its settings; where it is off by itself they would be ignored
+        for key, value in type(watch)().model_dump().items():
+            if watch.enabled is None and getattr(watch, key) != value:
+                raise UserError(
+                    f"{stage}.watch.{key} is set, but the watch is off (no reward model is part of the reward); "
+                    f"set {stage}.watch.enabled to true, or leave the key out"
+                )
+        return
+    if not config.validation:
+        raise UserError(
+            f"{stage}.watch observes the policy on held-out prompts; name some under {stage}.validation, or set "
+            f"{stage}.watch.enabled to false"
+        )
+    if watch.kl_budget is not None and config.reference != "frozen":
+        raise UserError(
+            f"{stage}.watch.kl_budget needs the KL to where the stage began; set {stage}.reference to frozen"
+        )
 
 
 def check_section(where: str, config: Any) -> None:
     """Files that are not there and verifiers that cannot be built are told before anything is spent on the run."""
-    from trivium.config import SourceConfig, VerifierConfig
+    from trivium.config import RankingSourceConfig, SourceConfig, TaskConfig, VerifierConfig
     from trivium.data.files import data_files, looks_like_hub_name
     from trivium.feedback.verifiers import build
 
     for key, value in _configs(config, where):
-        if isinstance(value, SourceConfig):
+        if isinstance(value, TaskConfig):
+            if value.threshold is None and value.samples:
+                raise UserError(f"{key}: samples are for pass@k, and without a threshold no answer is right; drop one")
+        elif isinstance(value, RankingSourceConfig):
+            low, high = value.portion
+            if not 0 <= low < high <= 1:
+                raise UserError(f"{key}.portion is [{low}, {high}]; it goes from one share to a larger, within 0 and 1")
+        elif isinstance(value, SourceConfig):
             found = value.source == "primer" or Path(value.source).expanduser().exists()
             if not found and not looks_like_hub_name(value.source):
                 raise UserError(
@@ -62,11 +187,22 @@ def check_section(where: str, config: Any) -> None:
                     data_files(Path(value.source).expanduser(), value.split)
                 except UserError as error:
                     raise UserError(f"{key}: {error}") from None
+        elif isinstance(value, VerifierConfig) and value.kind == "reward_model" and _may_be_a_model(key):
+            if not isinstance(value.options.get("model"), str):
+                raise UserError(
+                    f"{key}.options.model is missing; name a reward stage or the directory of a reward model"
+                )
         elif isinstance(value, VerifierConfig):
             try:
                 build(value).close()
             except UserError as error:
                 raise UserError(f"{key}: {error}") from None
+
+
+def _may_be_a_model(key: str) -> bool:
+    """Whether a reward model can judge at this key: parts of a reward, and the scorers of the watch."""
+    parts = key.split(".")
+    return parts[0] == "stages" and (parts[-2] == "rewards" or parts[-2:] in (["watch", "held_out"], ["watch", "gold"]))
 
 
 def _configs(value: Any, where: str) -> "Iterator[tuple[str, BaseModel]]":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trivium.errors import UserError
+from trivium.references import MAKES, Reference, references
 from trivium.strict_yaml import noun, parse_yaml, write_yaml
 
 if TYPE_CHECKING:
@@ -284,21 +285,32 @@ def _validate(values: dict[str, Any], where: str) -> "RecipeConfig":
 
 
 def _check_chain(recipe: "RecipeConfig", where: str) -> None:
-    """Every stage starts from an earlier stage, a directory, or a hub name (which has a slash)."""
+    """What a stage builds on is an earlier stage that makes it, or lies elsewhere: a directory, a file, a hub name."""
     if not recipe.stages:
         raise UserError(f"{where}: stages is empty; a recipe needs at least one")
     earlier: list[str] = []
     for name, stage in recipe.stages.items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
             raise UserError(f"{where}: the stage name {name!r} becomes a folder; use letters, digits, - and _")
-        init = stage.init
-        if init is not None and init not in earlier and "/" not in init and not Path(init).is_dir():
-            problem = "comes later" if init in recipe.stages else f"is no earlier stage{nearest(init, earlier)}"
-            raise UserError(
-                f"{where}: stages.{name}.init is {init!r}, which {problem}; "
-                "name an earlier stage, a directory or a hub model"
-            )
+        for reference in references(stage.model_dump(mode="json")):
+            _check_reference(recipe, reference, f"{where}: stages.{name}.{reference.key}", earlier)
         earlier.append(name)
+
+
+def _check_reference(recipe: "RecipeConfig", reference: Reference, key: str, earlier: list[str]) -> None:
+    name = reference.name
+    kinds = MAKES[reference.product]
+    if name in earlier:
+        kind = recipe.stages[name].kind
+        if kind not in kinds:
+            raise UserError(f"{key} is {name!r}, a stage of kind {kind}; it needs one of kind {' or '.join(kinds)}")
+        return
+    if "/" in name or Path(name).exists() or (reference.product == "rankings" and "." in name):
+        return
+    fitting = [other for other in earlier if recipe.stages[other].kind in kinds]
+    problem = "comes later" if name in recipe.stages else f"is no earlier stage{nearest(name, fitting)}"
+    instead = "a file, a folder or a store" if reference.product == "rankings" else "a directory or a hub model"
+    raise UserError(f"{key} is {name!r}, which {problem}; name an earlier stage, {instead}")
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

@@ -126,6 +126,7 @@ def _evaluate_run(place: Path, overrides: "Overrides", stages: Sequence[str] | N
     from trivium.lineage import changed
     from trivium.pipeline import Pipeline
     from trivium.recipe import load
+    from trivium.stages import ANSWERS
 
     config, before = load(place, overrides), load(place)
     touched = changed(before.model_dump(mode="json"), config.model_dump(mode="json"))
@@ -134,9 +135,10 @@ def _evaluate_run(place: Path, overrides: "Overrides", stages: Sequence[str] | N
             f"`trivium eval` of a run changes only its evaluation, not {other[0]}; use `trivium run` for that"
         )
     with Pipeline.open(config, place, fresh=False, quiet=quiet, stages=stages, trains=False) as pipeline:
-        chosen = [name for name in stages or config.stages if name in pipeline.models()]
+        answering = [name for name in pipeline.models() if config.stages[name].kind in ANSWERS]
+        chosen = [name for name in stages or config.stages if name in answering]
         if not chosen:
-            raise UserError(f"{place} has no finished stage to evaluate; `trivium run {place}` finishes it")
+            raise UserError(f"{place} has no finished stage that answers; `trivium run {place}` finishes it")
         if touched:
             pipeline.shown.note(
                 f"the evaluation differs from the run's ({', '.join(touched)}), which stays as it is: the new one is "

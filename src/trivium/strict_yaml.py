@@ -64,12 +64,21 @@ def write_yaml(value: Any, flow: bool = False) -> str:
 def parse_yaml(text: str, where: str) -> Any:
     """``text`` as plain data; a mistake in it is a UserError that names ``where`` and the line."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        return _apart(yaml.load(text, Loader=_Loader), where)  # noqa: S506 - a subclass of SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "it cannot be read"
         place = f"{where}, line {mark.line + 1}" if mark else where
         raise UserError(f"{place}: {problem}; correct the YAML there") from None
+
+
+def _apart(value: Any, where: str, depth: int = 0) -> Any:
+    """``value`` with a copy in place of every alias, so that changing what stands in one place changes no other."""
+    if depth > 50:
+        raise UserError(f"{where}: nested more than 50 deep, perhaps by an alias within its own anchor; write it out")
+    if isinstance(value, dict):
+        return {key: _apart(item, where, depth + 1) for key, item in value.items()}
+    return [_apart(item, where, depth + 1) for item in value] if isinstance(value, list) else value
 
 
 def noun(value: Any) -> str:

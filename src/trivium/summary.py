@@ -1,7 +1,6 @@
 """``summary.json``: what the stages cost and reached, as data, and the line that is printed at the end of each."""
 
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,17 +33,26 @@ def summarise(
 
 
 def _comparisons(recipe: "RecipeConfig", directory: Path, stages: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Per task, each stage against the one before it: the difference in accuracy with its paired interval."""
-    evaluations = {name: read_json(directory / name / "evaluation.json") for name in stages}
-    present = [name for name in stages if evaluations[name]]
+    """Per task, each stage against the one it goes back to: the difference in accuracy with its paired interval."""
+    evaluations = {name: read_json(directory / name / "evaluation.json") or {} for name in stages}
+    present = [name for name in stages if "tasks" in evaluations[name]]
+    pairs = [(before, name) for name in present if (before := ancestor(recipe, name, present)) is not None]
     return {
-        task: [
-            comparison
-            for before, after in pairwise(present)
-            if (comparison := _compare(recipe, task, (before, after), evaluations)) is not None
-        ]
+        task: [comparison for pair in pairs if (comparison := _compare(recipe, task, pair, evaluations)) is not None]
         for task in recipe.evaluation
     }
+
+
+def ancestor(recipe: "RecipeConfig", name: str, evaluated: Sequence[str]) -> str | None:
+    """The nearest of the ``evaluated`` stages that ``name`` goes back to by ``init``; ``base`` is the model from
+    elsewhere that the first stage starts from."""
+    while name in recipe.stages and (start := recipe.stages[name].init) is not None:
+        if start not in recipe.stages:
+            start = "base" if name == next(iter(recipe.stages)) else start
+        if start in evaluated:
+            return start
+        name = start
+    return None
 
 
 def _compare(
@@ -68,10 +76,15 @@ def _compare(
     }
 
 
-def _right_by_id(evaluation: Mapping[str, Any], task: str, threshold: float) -> dict[str, float]:
-    """1.0 or 0.0 per prompt; one that could not be judged (``infra_error``) is left out, it is no wrong answer."""
+def _right_by_id(evaluation: Mapping[str, Any], task: str, threshold: float | None) -> dict[str, float]:
+    """1.0 or 0.0 per prompt, or without a threshold the score; one that could not be judged (``infra_error``) is left
+    out, it is no wrong answer."""
     results = evaluation.get("tasks", {}).get(task, {}).get("results", [])
-    return {item["id"]: float(item["score"] >= threshold) for item in results if item["status"] != "infra_error"}
+    return {
+        item["id"]: item["score"] if threshold is None else float(item["score"] >= threshold)
+        for item in results
+        if item["status"] != "infra_error"
+    }
 
 
 def stage_line(
@@ -89,6 +102,8 @@ def stage_line(
     ...     "evaluation": {"add": {"accuracy": 0.57, "low": 0.53, "high": 0.61}}})
     'sft: 300 steps, 1.2M tokens in 41 s; loss 0.5; add 57.0% [53.0, 61.0]'
     """
+    if "rankings" in summary and "steps" not in summary:
+        return _ranking_line(name, summary)
     cost = [
         _plural(summary["steps"], "step") if "steps" in summary else "",
         f"{short(summary['tokens'])} tokens" if summary.get("tokens") else "",
@@ -101,7 +116,27 @@ def stage_line(
     for task, numbers in summary.get("evaluation", {}).items():
         if numbers.get("accuracy") is not None:
             parts.append(_task_text(task, numbers, before))
+        elif numbers.get("score") is not None:
+            parts.append(_score_text(task, numbers, before))
     return "; ".join(parts)
+
+
+def _ranking_line(name: str, summary: Mapping[str, Any]) -> str:
+    """
+    >>> _ranking_line("rank", {"tasks": 2, "rankings": 6, "annotators": 3, "seconds": 4.0, "pairwise_agreement": 0.7})
+    'rank: 2 prompts, 6 rankings by 3 annotators in 4 s; they agree on 70.0% of pairs'
+    """
+    who = _plural(summary["annotators"], "annotator")
+    ranked = f"{_plural(summary['tasks'], 'prompt')}, {_plural(summary['rankings'], 'ranking')} by {who}"
+    agreement = summary.get("pairwise_agreement")
+    told = "" if agreement is None else f"; they agree on {agreement:.1%} of pairs"
+    return f"{name}: {ranked} in {clock(summary.get('seconds') or 0.0)}{told}"
+
+
+def _score_text(task: str, numbers: Mapping[str, Any], before: tuple[str, Mapping[str, Any]] | None) -> str:
+    text = f"{task} score {numbers['score']:.3f} [{numbers['score_low']:.3f}, {numbers['score_high']:.3f}]"
+    earlier = before[1].get("evaluation", {}).get(task, {}).get("score") if before else None
+    return text if before is None or earlier is None else f"{text}, {numbers['score'] - earlier:+.3f} over {before[0]}"
 
 
 def _task_text(task: str, numbers: Mapping[str, Any], before: tuple[str, Mapping[str, Any]] | None) -> str:

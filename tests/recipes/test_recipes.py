@@ -19,6 +19,24 @@ TINY = {
     "rl.group_size": 4,
     "rl.sampling.max_new_tokens": 12,
     "rl.overlong_window": 4,
+    "rank.tasks": 40,
+    "rank.sampling.max_new_tokens": 12,
+    "reward.steps": 2,
+    "reward.batch_size": 4,
+    "reward.samples": 2,
+    "reward.prompt_limit": 4,
+    "reward.sampling.max_new_tokens": 12,
+    "reward_held_out.steps": 2,
+    "reward_held_out.batch_size": 4,
+    "ppo.steps": 2,
+    "ppo.prompts_per_step": 4,
+    "ppo.validation.0.limit": 4,
+    "ppo.sampling.max_new_tokens": 12,
+    "rlhf.steps": 2,
+    "rlhf.prompts_per_step": 2,
+    "rlhf.group_size": 2,
+    "rlhf.validation.0.limit": 4,
+    "rlhf.sampling.max_new_tokens": 12,
     "threads": 1,
 }
 
@@ -31,19 +49,33 @@ def run(name: str, directory: Path, stages: tuple[str, ...], tasks: tuple[str, .
     assert result.report is not None and result.report.stat().st_size > 10_000
     assert json.loads((result.directory / "lineage.json").read_text())["artifacts"].keys() >= set(stages)
     for stage in stages:
-        assert (result.directory / stage / "model" / "model.safetensors").exists()
+        made = "rankings.jsonl" if stage == "rank" else "model/model.safetensors"
+        assert (result.directory / stage / made).exists()
     return result.summary
 
 
 def test_primer(tmp_path: Path) -> None:
-    summary = run("primer", tmp_path, ("pretrain", "sft", "rl"), ("problems",), **{"primer.documents": 400})
+    stages = ("pretrain", "sft", "rl", "rank", "reward", "reward_held_out", "ppo")
+    summary = run("primer", tmp_path, stages, ("problems", "taste"), **{"primer.documents": 400})
     assert 0 < summary["stages"]["sft"]["evaluation"]["problems"]["teacher"]["greedy"] < 1
+    assert summary["stages"]["ppo"]["kept_step"] is not None
+    # both branches are compared with the model they start from
+    compared = [(entry["from"], entry["to"]) for entry in summary["comparisons"]["taste"]]
+    assert compared == [("pretrain", "sft"), ("sft", "rl"), ("sft", "ppo")]
+    lineage = json.loads((tmp_path / "primer" / "lineage.json").read_text())["artifacts"]
+    (ranked,) = lineage["rank"]["outputs"]
+    for name in ("reward", "reward_held_out"):
+        assert ranked["sha256"] in {item["sha256"] for item in lineage[name]["inputs"]}
+        weights = {item["sha256"] for item in lineage[name]["outputs"] if item["path"].endswith(".safetensors")}
+        assert weights <= {item["sha256"] for item in lineage["ppo"]["inputs"]}
 
 
 def test_restaurant(tmp_path: Path, shared_data: Path) -> None:
     tasks = ("slots", "slots_unseen_names")
-    paths = {"paths.restaurants": str(shared_data / "restaurants")}
-    summary = run("restaurant", tmp_path, ("pretrain", "sft", "rl"), tasks, **paths)
+    folder = shared_data / "restaurants"
+    paths = {"paths.restaurants": str(folder), "paths.rankings": str(folder / "rankme_rankings.jsonl")}
+    stages = ("pretrain", "sft", "rl", "reward", "reward_held_out", "rlhf")
+    summary = run("restaurant", tmp_path, stages, tasks, **paths)
     evaluation = summary["stages"]["rl"]["evaluation"]
     assert {"slot_error_rate", "bits_per_byte"} <= evaluation["slots"].keys()
     assert evaluation["slots_unseen_names"]["n"] == 6

@@ -182,9 +182,9 @@ def test_resampling_replaces_groups_without_spread(place: Path, monkeypatch: pyt
     rounds: list[int] = []
     sample = rl.Sampler.rollouts
 
-    def count(sampler: rl.Sampler, asked: Any, stream: str, first: int) -> Any:
+    def count(sampler: rl.Sampler, asked: Any, stream: str, first: int, size: int) -> Any:
         rounds.append(first)
-        return sample(sampler, asked, stream, first)
+        return sample(sampler, asked, stream, first, size)
 
     monkeypatch.setattr(rl.Sampler, "rollouts", count)
     run_stage(place, "rl", QUICK | flat | {"rl.resample": 2, "rl.steps": 1})
@@ -199,9 +199,9 @@ def test_a_verifier_that_breaks_is_no_zero(place: Path, monkeypatch: pytest.Monk
     """All rollouts of a group broken but one: it goes on, with nothing learnt from them, and counts them."""
     score = rl.Sampler.score
 
-    def broken(sampler: rl.Sampler, prompt: Any, group: Any) -> None:
-        score(sampler, prompt, group)
-        for rollout in group[1:]:
+    def broken(sampler: rl.Sampler, prompts: Any, groups: Any) -> None:
+        score(sampler, prompts, groups)
+        for rollout in (rollout for group in groups for rollout in group[1:]):
             rollout.reward, rollout.status = 0.0, "infra_error"
 
     monkeypatch.setattr(rl.Sampler, "score", broken)
@@ -215,8 +215,8 @@ def test_a_verifier_that_breaks_is_no_zero(place: Path, monkeypatch: pytest.Monk
 
 
 def test_a_verifier_that_breaks_on_everything_stops_the_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(sampler: rl.Sampler, prompt: Any, group: Any) -> None:
-        for rollout in group:
+    def broken(sampler: rl.Sampler, prompts: Any, groups: Any) -> None:
+        for rollout in (rollout for group in groups for rollout in group):
             rollout.status = "infra_error"
 
     monkeypatch.setattr(rl.Sampler, "score", broken)

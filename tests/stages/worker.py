@@ -1,10 +1,14 @@
-"""One rank of a distributed run: ``python -m tests.stages.worker STAGE FOLDER whole|cut|muon …``, as by torchrun.
+"""One rank of a distributed run: ``python -m tests.stages.worker STAGE FOLDER whole|cut|muon|… …``, as by torchrun.
 
-``cut`` ends the stage after its fifth step, as a crash would; the checkpoint of the third is there by then.
+``cut`` ends the stage after its fifth step, as a crash would; the checkpoint of the third is there by then. Anything
+else is a file of overrides, as JSON; ``cut:FILE`` for both.
 """
 
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from tests.stages.tiny import run_stage
@@ -18,7 +22,7 @@ class Cut(BaseException):
     pass
 
 
-def cut_stage(folder: Path, stage: str) -> None:
+def cut_stage(folder: Path, stage: str, overrides: Mapping[str, Any] | None = None) -> None:
     """Run the stage up to its fifth step and break off."""
     log = Loop._log
 
@@ -29,7 +33,7 @@ def cut_stage(folder: Path, stage: str) -> None:
 
     with patch.object(Loop, "_log", stop):
         try:
-            run_stage(folder, stage)
+            run_stage(folder, stage, overrides)
         except Cut:
             return
     raise AssertionError("the stage was not cut")
@@ -37,10 +41,12 @@ def cut_stage(folder: Path, stage: str) -> None:
 
 def main(arguments: list[str]) -> None:
     for stage, folder, how in zip(*[iter(arguments)] * 3, strict=True):
-        if how == "cut":
-            cut_stage(Path(folder), stage)
+        cut, _, file = how.partition(":") if how.startswith("cut") else ("", "", how)
+        overrides = MUON if how == "muon" else json.loads(Path(file).read_text()) if file.endswith(".json") else None
+        if cut:
+            cut_stage(Path(folder), stage, overrides)
         else:
-            run_stage(Path(folder), stage, MUON if how == "muon" else None)
+            run_stage(Path(folder), stage, overrides)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from trivium.data import sources
 from trivium.data.duplicates import drop_duplicates
 from trivium.data.records import Conversation, Message, Prompt
 from trivium.errors import UserError
-from trivium.evaluation.intervals import best_constant_baseline, wilson
+from trivium.evaluation.intervals import best_constant_baseline, bootstrap_mean, wilson
 from trivium.evaluation.metrics import bits_per_byte, mean_majority_at_k, mean_pass_at_k
 from trivium.feedback.rewards import STATUSES
 from trivium.feedback.verdict import Verdict
@@ -24,7 +24,7 @@ from trivium.feedback.verifiers.base import parse_number, reference_number
 from trivium.generation.engine import Engine
 from trivium.generation.rollouts import Rollout, sample_group_rollouts
 from trivium.generation.sampling import SamplingSettings
-from trivium.model.huggingface import load_model
+from trivium.model.huggingface import load_language_model
 from trivium.text.chat import prompt_ids, training_sequence
 from trivium.text.tokenizer import Tokenizer
 from trivium.training.device import choose_device
@@ -40,7 +40,7 @@ def evaluate_stage(context: "StageContext", model: Path) -> dict[str, Any]:
     """The content of STAGE/evaluation.json for the model directory ``model`` (its form: docs/architecture.md)."""
     device = choose_device(context.recipe)
     tokenizer = Tokenizer.load(model)
-    decoder = load_model(model, device=device).eval()
+    decoder = load_language_model(model, device=device).eval()
     precision = torch.bfloat16 if getattr(context.config, "precision", None) == "bfloat16" else None
     engine = Engine(decoder, decode=tokenizer.decode, autocast=precision)
     examiner = Examiner(
@@ -71,16 +71,12 @@ class Examiner:
             constant = _constant(prompts, task) if task.baseline else None
         finally:
             verifier.close()
-        right = [_right(verdict, task.threshold) for verdict in verdicts]
         judged = [index for index, verdict in enumerate(verdicts) if verdict.status != "infra_error"]
         answers = [group[0] for group in rollouts]
-        interval = wilson(sum(right[index] for index in judged), max(len(judged), 1))
         return {
             "n": len(judged),
-            "accuracy": interval.estimate,
-            "low": interval.low,
-            "high": interval.high,
-            "score": fmean(verdicts[index].score for index in judged) if judged else 0.0,
+            **_shares(prompts, verdicts, judged, task.threshold),
+            **_mean_score([verdicts[index].score for index in judged], self.recipe.seed),
             "status": {status: sum(verdict.status == status for verdict in verdicts) for status in STATUSES},
             "response_length": fmean(rollout.length for rollout in answers),
             "truncated_share": fmean(rollout.finish_reason == "length" for rollout in answers),
@@ -92,8 +88,7 @@ class Examiner:
             **sampled,
             "bits_per_byte": self._bits_per_byte(prompts) if task.references else None,
             "baseline": constant,
-            "teacher": _teacher(prompts),
-            "by_task": _by_task(prompts, right, judged),
+            "teacher": _teacher(prompts) if task.threshold is not None else None,
             **_slot_numbers(task, prompts, answers),
             "results": [
                 {
@@ -200,8 +195,28 @@ def _vote(verdict: Verdict, numeric: bool) -> str | None:
     return " ".join(verdict.extracted.split()) if number is None else str(number.normalize())
 
 
-def _right(verdict: Verdict, threshold: float) -> bool:
-    return verdict.status == "ok" and verdict.score >= threshold
+def _right(verdict: Verdict, threshold: float | None) -> bool:
+    return threshold is not None and verdict.status == "ok" and verdict.score >= threshold
+
+
+def _shares(
+    prompts: Sequence[Prompt], verdicts: Sequence[Verdict], judged: Sequence[int], threshold: float | None
+) -> dict[str, Any]:
+    """The share of right answers with its interval, in all and by kind of prompt; null where nothing was judged, or
+    where there is no right and wrong."""
+    if threshold is None or not judged:
+        return {"accuracy": None, "low": None, "high": None, "by_task": {}}
+    right = [_right(verdict, threshold) for verdict in verdicts]
+    interval = wilson(sum(right[index] for index in judged), len(judged))
+    shares = {"accuracy": interval.estimate, "low": interval.low, "high": interval.high}
+    return {**shares, "by_task": _by_task(prompts, right, judged)}
+
+
+def _mean_score(scores: Sequence[float], seed: int) -> dict[str, float | None]:
+    if not scores:
+        return {"score": None, "score_low": None, "score_high": None}
+    interval = bootstrap_mean(scores, seed=seed)
+    return {"score": interval.estimate, "score_low": interval.low, "score_high": interval.high}
 
 
 def _references(prompt: Prompt) -> list[str]:

@@ -10,7 +10,7 @@ from trivium.data.records import Message
 from trivium.generation.engine import Engine
 from trivium.generation.sampling import SamplingSettings
 from trivium.generation.scheduler import Completion, Request
-from trivium.model.huggingface import load_model
+from trivium.model.huggingface import load_language_model
 from trivium.text.chat import prompt_ids
 from trivium.text.tokenizer import Tokenizer
 
@@ -76,7 +76,7 @@ def chat(
 def _open(model: str | Path) -> tuple[Tokenizer, Engine]:
     tokenizer = Tokenizer.load(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return tokenizer, Engine(load_model(model, device=device).eval(), decode=tokenizer.decode)
+    return tokenizer, Engine(load_language_model(model, device=device).eval(), decode=tokenizer.decode)
 
 
 def _stop_ids(tokenizer: Tokenizer, raw: bool) -> list[int]:

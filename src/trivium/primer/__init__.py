@@ -15,7 +15,7 @@ from trivium.primer.corpus import documents
 from trivium.primer.draws import Draws
 from trivium.primer.tasks import SPLITS, TASKS, Problem, check_tasks, draw_problem
 from trivium.primer.teacher import answer_distribution, teach, teacher_answers, teacher_ceiling
-from trivium.primer.wordings import question
+from trivium.primer.wordings import COURTESY, question
 
 __all__ = ["PARTS", "SPLITS", "TASKS", "rows", "teacher_answers", "teacher_ceiling"]
 
@@ -47,14 +47,17 @@ def rows(part: str, split: str, config: PrimerConfig, seed: int) -> Iterator[dic
         return ({"text": text} for text in documents(draws, config, split, number))
     if part == "demonstrations":
         number = config.demonstrations if split == "train" else max(1, config.demonstrations // _HELD_OUT)
-        return (_demonstration(draws, config, split) for _ in range(number))
+        manners = Draws(seed, f"primer/courtesy/{split}")  # of its own, so that all else stays as it is without it
+        return (_demonstration(draws, manners, config, split) for _ in range(number))
     return _problems(draws, config, split, max(1, round(config.problems * _SHARES[split])))
 
 
-def _demonstration(draws: Draws, config: PrimerConfig, split: str) -> dict[str, Any]:
+def _demonstration(draws: Draws, manners: Draws, config: PrimerConfig, split: str) -> dict[str, Any]:
     problem = draw_problem(draws, config, split)
     asked = {"role": "user", "content": question(problem, draws)}
-    answered = {"role": "assistant", "content": teach(problem, config.forget, draws)}
+    answer = teach(problem, config.forget, draws)
+    polite = manners.chance(config.courtesy)
+    answered = {"role": "assistant", "content": f"{COURTESY}{answer}" if polite else answer}
     return {"messages": [asked, answered], "task": problem.task}
 
 

@@ -8,6 +8,7 @@ from trivium.primer.draws import Draws
 from trivium.primer.tasks import Problem
 
 MARKER = "####"
+COURTESY = "Gladly: "
 NAMES = ("Ann", "Bob", "Cat", "Dan", "Eva", "Finn", "Gus", "Ida")
 THINGS = ("apples", "books", "coins", "eggs", "nuts", "pens", "shells", "stars")
 PLACES = ("farm", "forest", "garden", "harbour", "market", "mill", "river", "school")

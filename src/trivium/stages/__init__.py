@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from trivium.stages.context import StageContext
 
 if TYPE_CHECKING:
-    from trivium.config import PretrainConfig, RecipeConfig, RLConfig, SFTConfig
+    from trivium.config import PretrainConfig, RankConfig, RecipeConfig, RewardConfig, RLConfig, SFTConfig
     from trivium.progress import Progress
 
-__all__ = ["STAGES", "StageContext", "run_stage"]
+__all__ = ["ANSWERS", "PRODUCTS", "STAGES", "StageContext", "run_stage"]
 
 
 def _pretrain(context: StageContext) -> dict[str, Any]:
@@ -21,6 +21,18 @@ def _pretrain(context: StageContext) -> dict[str, Any]:
 
 def _sft(context: StageContext) -> dict[str, Any]:
     from trivium.stages.sft import main
+
+    return main(_with_directory(context))
+
+
+def _rank(context: StageContext) -> dict[str, Any]:
+    from trivium.stages.rank import main
+
+    return main(_with_directory(context))
+
+
+def _reward(context: StageContext) -> dict[str, Any]:
+    from trivium.stages.reward import main
 
     return main(_with_directory(context))
 
@@ -36,11 +48,20 @@ def _with_directory(context: StageContext) -> StageContext:
     return context
 
 
-STAGES: dict[str, Callable[[StageContext], dict[str, Any]]] = {"pretrain": _pretrain, "sft": _sft, "rl": _rl}
+STAGES: dict[str, Callable[[StageContext], dict[str, Any]]] = {
+    "pretrain": _pretrain,
+    "sft": _sft,
+    "rank": _rank,
+    "reward": _reward,
+    "rl": _rl,
+}
+# What each kind of stage makes, in its directory; an evaluation on the recipe's tasks is for the models that answer.
+PRODUCTS = {"pretrain": "model", "sft": "model", "rank": "rankings.jsonl", "reward": "model", "rl": "model"}
+ANSWERS = ("pretrain", "sft", "rl")
 
 
 def run_stage(
-    config: "PretrainConfig | SFTConfig | RLConfig",
+    config: "PretrainConfig | SFTConfig | RankConfig | RewardConfig | RLConfig",
     directory: str | Path,
     *,
     recipe: "RecipeConfig | None" = None,

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class StageContext:
-    """``directory`` is runs/NAME/STAGE, ``models`` the model directories of the finished stages before this one."""
+    """``directory`` is runs/NAME/STAGE, ``models`` the model directories of the finished stages before this one, and
+    ``rankings`` the files of those that rank."""
 
     name: str
     config: Any
@@ -24,15 +25,20 @@ class StageContext:
     directory: Path
     models: dict[str, Path] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)  # a silent one
+    rankings: dict[str, Path] = field(default_factory=dict)
+
+    def place(self, name: str) -> str:
+        """Where the model or the rankings of an earlier stage lie; what is no stage comes back as it is."""
+        return str(self.models.get(name) or self.rankings.get(name) or name)
 
 
 def load_start(context: StageContext, init: str, device: "torch.device") -> "tuple[Decoder, Tokenizer]":
     """Decoder and tokenizer of the earlier stage, directory or hub name ``init``."""
-    from trivium.model.huggingface import load_model
+    from trivium.model.huggingface import load_language_model
     from trivium.text.tokenizer import Tokenizer
 
-    source = context.models.get(init, init)
-    return load_model(source, device=device), Tokenizer.load(source)
+    source = context.place(init)
+    return load_language_model(source, device=device), Tokenizer.load(source)
 
 
 def save_result(context: StageContext, decoder: "Decoder", tokenizer: "Tokenizer") -> None:

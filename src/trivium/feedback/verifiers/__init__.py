@@ -13,6 +13,7 @@ from trivium.feedback.verifiers.function import Function
 from trivium.feedback.verifiers.primer import Primer
 from trivium.feedback.verifiers.slot_analysis import SlotReport, slot_error_rate, slot_report
 from trivium.feedback.verifiers.slots import Slots
+from trivium.feedback.verifiers.weighted import Weighted
 
 __all__ = ["KINDS", "Kind", "SlotReport", "Verifier", "build", "slot_error_rate", "slot_report"]
 
@@ -44,6 +45,11 @@ KINDS: dict[str, Kind] = {
     ),
     "function": Kind(Function, "a Python function of yours", "{kind: function, options: {path: 'rewards.py:score'}}"),
     "primer": Kind(Primer, "the primer's problems, by their task", "{kind: primer}"),
+    "weighted": Kind(
+        Weighted,
+        "the weighted sum of other verifiers",
+        "{kind: weighted, options: {parts: {right: {kind: primer}, brief: {kind: length, weight: 0.2, …}}}}",
+    ),
 }
 
 
@@ -53,6 +59,11 @@ def build(config: VerifierConfig) -> Verifier:
     Raises UserError for an unknown kind or option (with the nearest name), a wrong value, or a function that does not
     load.
     """
+    if config.kind == "reward_model":
+        raise UserError(
+            "a reward_model scores only as a part of rl's rewards, as watch.held_out or as watch.gold; "
+            "use a verifier here"
+        )
     if config.kind not in KINDS:
         raise UserError(f"there is no verifier {config.kind!r}{_nearest(config.kind, list(KINDS))}.")
     verifier = KINDS[config.kind].verifier
