@@ -221,6 +221,9 @@ class RewardConfig(TrainingConfig):
         0.1, ge=0, lt=1, description="share of prompts held out for validation while training"
     )
     test_share: float = Field(0.2, gt=0, lt=1, description="share of prompts held out for the evaluation")
+    fold: int = Field(
+        0, ge=0, description="which such share: with test_share 0.2, folds 0 to 4 hold out every prompt once"
+    )
     prompts: list[SourceConfig] = Field(
         default_factory=list, description="prompts on which the scores are normalised and best-of-n is measured"
     )

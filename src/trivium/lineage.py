@@ -29,7 +29,8 @@ WITHOUT_EFFECT = ("checkpoint_every", "keep_checkpoints")
 
 @dataclass(frozen=True)
 class Input:
-    """One file that went into an artifact: ``modified`` (ns) and ``bytes`` tell cheaply that it is still the same."""
+    """One file that went into an artifact: ``modified`` (ns) and ``bytes`` tell cheaply that it is still the same. Or
+    the rankings of a store: ``bytes`` as JSONL, ``modified`` 0."""
 
     role: str  # "model", "rankings", "data" or "code"
     path: str
@@ -72,7 +73,12 @@ def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[In
     """Every local file that a stage's configuration (plain data) reads: models and rankings it builds on, its sources,
     a user's code. ``made``: what the earlier stages made, by name."""
     found: list[Input] = []
+    stores: set[str] = set()
     for reference in references(section) if "kind" in section else ():
+        if reference.product == "rankings" and reference.name not in made and (stored := _stored(reference.name)):
+            stores.add(reference.name)
+            found.append(stored)
+            continue
         place = made.get(reference.name, Path(reference.name).expanduser())
         place = place / "model" if (place / "model").is_dir() else place
         if place.exists() and reference.product == "rankings":
@@ -83,6 +89,8 @@ def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[In
             ]
     for mapping in _mappings(section):
         source = mapping.get("source") or (mapping.get("path") if "vocabulary_size" in mapping else None)
+        if source in stores:
+            continue
         if isinstance(source, str) and source != "primer" and (place := Path(source).expanduser()).exists():
             found += hasher.files("data", place)
         if mapping.get("kind") == "function":
@@ -94,6 +102,26 @@ def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[In
                 if item.path.endswith(".py")
             ]
     return list(dict.fromkeys(found))
+
+
+def _stored(source: str) -> Input | None:
+    """The rankings in a store, where ``source`` is one: by what they say, not by the bytes of its file. Those change
+    with every login and lease, what is still in its journal is not in them, and a server has no file."""
+    from trivium.feedback.rankings.sources import shown, store_place
+
+    place = store_place(source)
+    if place is None or (isinstance(place, Path) and not place.exists()):
+        return None
+    from trivium.feedback.rankings.formats.native import line
+    from trivium.feedback.rankings.store import Store  # heavy: the database library
+
+    content, size = hashlib.sha256(), 0
+    with Store.open(place, create=False) as store:
+        for ranking in store.rankings(superseded=True):
+            text = f"{line(ranking)}\n".encode()
+            content.update(text)
+            size += len(text)
+    return Input("rankings", shown(source), content.hexdigest(), size, modified=0)
 
 
 def _code_places(code: str) -> list[Path]:

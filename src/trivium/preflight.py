@@ -57,6 +57,11 @@ def check_reward(config: "RewardConfig", stage: str) -> None:
         raise UserError(f"{stage}.rankings is empty; name at least one source of rankings")
     if config.validation_share + config.test_share >= 1:
         raise UserError(f"{stage}: validation_share and test_share leave no prompts to train on; lower them")
+    if (config.fold + 1) * config.test_share > 1 + 1e-9:
+        raise UserError(
+            f"{stage}.fold is {config.fold}, but a test_share of {config.test_share} leaves folds 0 to "
+            f"{int(1 / config.test_share + 1e-9) - 1}"
+        )
     if config.ties == "rao_kupper" and config.tie_parameter <= 1:
         raise UserError(f"{stage}.tie_parameter is {config.tie_parameter}; rao_kupper needs a theta above 1")
     if config.loss == "plackett_luce":
@@ -65,11 +70,17 @@ def check_reward(config: "RewardConfig", stage: str) -> None:
         for key, neutral in (("margin", 0.0), ("label_smoothing", 0.0), ("reduction", "ranking")):
             if getattr(config, key) != neutral:
                 raise UserError(f"{stage}.{key} is for the pairwise loss; leave it out under plackett_luce")
-    for key in ("gold", "policy"):
-        if getattr(config, key) is not None and not config.prompts:
+    if config.ties not in ("rao_kupper", "davidson") and config.tie_parameter != _default(config, "tie_parameter"):
+        raise UserError(f"{stage}.tie_parameter is for rao_kupper and davidson, but {stage}.ties is {config.ties}")
+    for key in ("gold", "policy", "prompt_limit", "samples", "sampling"):
+        if getattr(config, key) != _default(config, key) and not config.prompts:
             raise UserError(f"{stage}.{key} is set, but {stage}.prompts is empty; name the prompts to answer")
     if config.prompts and config.sampling.temperature == 0:
         raise UserError(f"{stage}.sampling.temperature is 0: the answers to a prompt are all alike; use 1.0, say")
+
+
+def _default(config: "BaseModel", key: str) -> Any:
+    return type(config).model_fields[key].get_default(call_default_factory=True)
 
 
 def check_rl(config: "RLConfig", stage: str) -> None:
@@ -120,7 +131,7 @@ def _check_ppo(config: "RLConfig", stage: str) -> None:
 def _check_kl(config: "RLConfig", stage: str) -> None:
     """Settings of a KL that is not there."""
     if config.kl_target is None:
-        if config.kl_horizon != type(config).model_fields["kl_horizon"].default:
+        if config.kl_horizon != _default(config, "kl_horizon"):
             raise UserError(f"{stage}.kl_horizon is set, but {stage}.kl_target is not; set both or neither")
         return
     if config.kl == "none":
@@ -128,6 +139,12 @@ def _check_kl(config: "RLConfig", stage: str) -> None:
     if not config.kl_coefficient:
         raise UserError(
             f"{stage}.kl_target adapts {stage}.kl_coefficient by factors, and it begins at 0; set it above 0"
+        )
+    rollouts = config.prompts_per_step * config.group_size
+    if config.kl_horizon <= 0.2 * rollouts:  # one step may change the coefficient by 20% of rollouts / horizon
+        raise UserError(
+            f"{stage}.kl_horizon is {config.kl_horizon}, so that one step of {rollouts} rollouts could turn the KL's "
+            f"sign; make it at least {rollouts}"
         )
 
 
@@ -154,6 +171,11 @@ def _check_watch(config: "RLConfig", stage: str) -> None:
         raise UserError(
             f"{stage}.watch observes the policy on held-out prompts; name some under {stage}.validation, or set "
             f"{stage}.watch.enabled to false"
+        )
+    if watch.patience != _default(watch, "patience") and not (watch.stop and (watch.held_out or watch.gold)):
+        raise UserError(
+            f"{stage}.watch.patience is set, but nothing waits for it: it needs {stage}.watch.stop and a judge, "
+            f"{stage}.watch.held_out or gold"
         )
     if watch.kl_budget is not None and config.reference != "frozen":
         raise UserError(

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from trivium import files, lineage
+from trivium.data.records import Message, Prompt
+from trivium.feedback.rankings.record import Ranking, Response
+from trivium.feedback.rankings.store import Store
 from trivium.errors import UserError
 
 
@@ -54,6 +57,31 @@ def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.
     recorded = {"artifacts": {"s": {"inputs": lineage.records(lineage.Hasher().files("data", place))}}}
     monkeypatch.setattr(lineage, "sha256", lambda path: pytest.fail("read again"))
     assert lineage.Hasher(recorded).files("data", place)[0].sha256 == files_hash("text")
+
+
+def test_a_store_counts_by_its_rankings(tmp_path: Path) -> None:
+    """One more ranking, still in the journal, is another input; a new annotator is none. A server is read too."""
+    place = tmp_path / "rankings.db"
+    section = {"kind": "reward", "init": "nothing", "rankings": [{"source": str(place)}]}
+
+    def read(source: str = str(place)) -> list[tuple[str, str]]:
+        found = lineage.inputs_of({**section, "rankings": [{"source": source}]}, {}, lineage.Hasher())
+        return [(item.role, item.sha256) for item in found]
+
+    assert read() == []
+    with Store.open(place) as store:
+        store.add_rankings([ranking("one")])
+        before = read()
+        store.add_annotator("ann")
+        assert read() == before == read(str(tmp_path)) == read(f"sqlite:///{place}")
+        store.add_rankings([ranking("two")])
+        after = read()
+    assert len(after) == 1 and after[0][0] == "rankings" and after != before and read() == after
+
+
+def ranking(question: str) -> Ranking:
+    prompt = Prompt(question, (Message("user", question),))
+    return Ranking(prompt, (Response("a"), Response("b")), (0, 1), "x", kind="simulated")
 
 
 def files_hash(text: str) -> str:

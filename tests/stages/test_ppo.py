@@ -237,6 +237,8 @@ def test_without_keeping_the_last_weights_are_the_model(place: Path, judges: dic
         ({"rl.kl": "none", "rl.kl_target": 3.0}, "rl.kl_target is set, but rl.kl is none"),
         ({"rl.kl_coefficient": 0.0, "rl.kl_target": 3.0}, "begins at 0"),
         ({"rl.kl_horizon": 7}, "rl.kl_horizon is set, but rl.kl_target is not"),
+        ({"rl.kl_target": 3.0, "rl.kl_horizon": 3}, "one step of 15 rollouts could turn the KL's sign"),
+        ({"rl.watch": {"enabled": True, "patience": 2}}, "rl.watch.patience is set, but nothing waits for it"),
         ({"rl.reference": "none"}, "rl.kl is reward but rl.reference is none"),
         ({"rl.preset": "grpo", "rl.reward_normalisation": "running"}, "changes nothing, since group_zscore"),
         ({"rl.watch": {"gold": {"kind": "primer"}}}, "rl.watch.gold is set, but the watch is off"),

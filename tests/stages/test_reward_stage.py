@@ -376,7 +376,9 @@ def one_sided() -> Sequence[Ranking]:
         ({"test_share": 0.000001}, rankings, r"no prompt is left to test with"),
         ({"validation_share": 0.499, "test_share": 0.5}, one_sided, "no prompt is left to train on"),
         ({"gold": {"kind": "length"}}, rankings, "gold is set, but reward.prompts is empty"),
+        ({"samples": 3}, rankings, "samples is set, but reward.prompts is empty"),
         ({"ties": "rao_kupper", "tie_parameter": 0.9}, rankings, "theta above 1"),
+        ({"tie_parameter": 2.0}, rankings, "tie_parameter is for rao_kupper and davidson, but reward.ties is soft"),
     ],
 )
 def test_nonsense_is_refused(
@@ -427,3 +429,15 @@ if __name__ == "__main__":  # one rank of two
     start_folder, given_rankings, folder = map(Path, sys.argv[1:])
     run_stage(config(start_folder, given_rankings, **ASKED), folder / "reward", recipe=WORLD)
     torch.distributed.destroy_process_group()
+
+
+def test_folds_hold_every_prompt_out_once() -> None:
+    tasks = [
+        RankedTask(Prompt(str(number), (Message("user", f"Say {number}."),)), (Response("a"), Response("b")), ())
+        for number in range(400)
+    ]
+    parts = [split_tasks(tasks, 0.1, 0.25, fold) for fold in range(4)]
+    held_out = [task.prompt.id for _, _, test in parts for task in test]
+    assert sorted(held_out) == sorted(task.prompt.id for task in tasks)
+    for train, validation, test in parts:
+        assert len(train) + len(validation) + len(test) == 400 and 20 < len(validation) < 70 < len(test) < 130

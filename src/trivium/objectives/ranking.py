@@ -112,7 +112,8 @@ def plackett_luce_loss(
     entries, choices, logs = _choices(plan, ties)
     loss = _nothing(wide)
     if entries:
-        candidates = wide[torch.tensor(choices, device=wide.device)] + torch.tensor(logs, device=wide.device).to(wide)
+        counts = torch.tensor(logs, dtype=wide.dtype, device=wide.device)
+        candidates = wide[torch.tensor(choices, device=wide.device)] + counts
         chosen = torch.tensor(entries, device=wide.device)
         of = torch.tensor([plan.number_of[entry] for entry in entries], device=wide.device)
         loss = (plan.ranking_shares[of] * (candidates.logsumexp(1) - wide[chosen])).sum()

@@ -57,7 +57,7 @@ def main(context: StageContext) -> dict[str, object]:
     device = choose_device(context.recipe)
     decoder, tokenizer = start(context, device)
     tasks, too_long = ranked_tasks(context, tokenizer, decoder.config.context_length)
-    train, validation, test = split_tasks(tasks, config.validation_share, config.test_share)
+    train, validation, test = split_tasks(tasks, config.validation_share, config.test_share, config.fold)
     check_parts(context, train, test)
     weights = head_weights(train, config, context.recipe.seed, context.name)
     held_out = Update(validation, uniform(validation, config.heads), config, device)

@@ -92,16 +92,17 @@ def _only(ranking: Ranking, tokens: Sequence[tuple[int, ...]]) -> Ranking:
 
 
 def split_tasks(
-    tasks: Sequence[RankedTask], validation_share: float, test_share: float
+    tasks: Sequence[RankedTask], validation_share: float, test_share: float, fold: int = 0
 ) -> tuple[list[RankedTask], list[RankedTask], list[RankedTask]]:
     """Tasks to train on, to validate and to test with. No prompt is in two parts, nor two branches of a conversation.
 
     A hash of the conversation's opening decides: the same parts in every run and for every seed, so that models are
-    compared on prompts that none has seen. It is another hash than that of the ``portion`` of a source.
+    compared on prompts that none has seen. It is another hash than that of the ``portion`` of a source. ``fold`` turns
+    the parts round by as many test shares.
     """
     parts: tuple[list[RankedTask], list[RankedTask], list[RankedTask]] = ([], [], [])
     for task in tasks:
-        place = stream_key(0, "reward/split", repr(prompt_share(task.prompt))) / 2**63
+        place = (stream_key(0, "reward/split", repr(prompt_share(task.prompt))) / 2**63 - fold * test_share) % 1
         parts[2 if place < test_share else 1 if place < test_share + validation_share else 0].append(task)
     return parts
 

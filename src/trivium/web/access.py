@@ -189,7 +189,10 @@ class Gate:
         source = headers.get("origin") or headers.get("referer")
         if source is None or source == "null":
             return site == "same-origin"
-        parts = urlsplit(source)
+        try:
+            parts = urlsplit(source)
+        except ValueError:  # a bracket that is never closed
+            return False
         hosts = {headers["host"].lower(), self.settings.public_host}
         return parts.scheme in ("http", "https") and parts.netloc.lower() in hosts
 
@@ -235,5 +238,7 @@ def _refuse(headers: Mapping[str, str], status: int, sentence: str) -> Response:
 def _add_headers(headers: MutableHeaders, path: str) -> None:
     for name, value in HEADERS.items():
         headers[name] = value
+    if path.startswith("/enter/"):  # this address is a token; the pages and files asked for next need not hear of it
+        headers["Referrer-Policy"] = "no-referrer"
     # Static files are asked for again with their ETag, so that an update is seen; nothing else is kept anywhere.
     headers["Cache-Control"] = "no-cache" if path.startswith("/static/") else "no-store"

@@ -37,9 +37,10 @@ class _Agreement:
         self.rows: list[dict[str, Any]] = []
         self.lock = threading.Lock()
 
-    def of(self, store: Store, rankings: int) -> list[dict[str, Any]]:
+    def of(self, store: Store, said: int) -> list[dict[str, Any]]:
+        """``said``: how many rankings were ever stored. A correction leaves the number of those that stand as it is."""
         with self.lock:
-            key = (store.url, id(store), rankings)
+            key = (store.url, id(store), said)
             if key != self.key:
                 self.key, self.rows = key, views.agreement_rows(store.rankings())
             return self.rows
@@ -55,7 +56,7 @@ def overview(request: Request) -> Response:
     live = None
     if server.live is not None:
         live = {**asdict(server.live.status), "model": server.live.settings.model}
-    context = views.admin_page(server.store, progress, _AGREEMENT.of(server.store, progress.rankings))
+    context = views.admin_page(server.store, progress, _AGREEMENT.of(server.store, progress.said))
     return server.page("admin.html", annotator=annotator, live=live, **context)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from trivium.feedback.rankings.record import UNRANKED, dense_tiers
+from trivium.feedback.rankings.record import UNRANKED, Ranking, dense_tiers
+from trivium.web.views import visible
 
 if TYPE_CHECKING:
     from trivium.feedback.rankings.store import Assignment
@@ -88,6 +89,11 @@ def submission(form: Mapping[str, str], assignment: "Assignment") -> Submission:
     return Submission(key, arguments)
 
 
+def is_said_by(ranking: Ranking, said: Submission) -> bool:
+    """Whether the ranking is what the form says; the key alone may have found another. How long it took is no matter."""
+    return all(getattr(ranking, name) == value for name, value in said.arguments.items() if name != "seconds")
+
+
 def _check_names(form: Mapping[str, str], answers: int) -> None:
     for name in form:
         match = _TIER.fullmatch(name)
@@ -125,9 +131,14 @@ def _edited(form: Mapping[str, str], assignment: "Assignment") -> tuple[str | No
     if source and (not re.fullmatch("[0-9]{1,3}", source) or int(source) >= len(responses)):
         raise FormError(f"the edit starts from answer {source[:20]!r}, which this task does not have; reload the page")
     number = int(source) if source else None
-    if not text.strip() or (number is not None and text == responses[number].text.replace("\r\n", "\n")):
+    if not text.strip() or (number is not None and _in_a_field(text) == _in_a_field(responses[number].text)):
         return None, None
     return text, number
+
+
+def _in_a_field(text: str) -> str:
+    """A text as a page can show it and send it back."""
+    return visible(text).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _seconds(value: str) -> float | None:

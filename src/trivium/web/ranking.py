@@ -30,7 +30,7 @@ from trivium.web.access import (
     too_many,
     wants_json,
 )
-from trivium.web.forms import FormError, read_form, submission
+from trivium.web.forms import FormError, is_said_by, read_form, submission
 from trivium.web.live import LiveSampler
 from trivium.web.settings import ServerSettings
 
@@ -237,6 +237,10 @@ def submit(request: Request) -> Response:
         assignment = server.store.assignment(form.get("assignment", ""), annotator.name)
         said = submission(form, assignment)
         ranking = server.store.submit(assignment.id, annotator.name, said.key, **said.arguments)
+        if not is_said_by(ranking, said):
+            raise FormError(
+                "this form was sent before with other values, and those are stored; submit again to correct them", 409
+            )
     except (FormError, StoreError) as error:
         return _refused(request, annotator, form, error)
     if wants_json(request.headers):

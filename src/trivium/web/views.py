@@ -29,7 +29,7 @@ def label(number: int) -> str:
 
 
 def messages(prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": visible(message.content)} for message in prompt.messages]
+    return [{"role": visible(message.role), "content": visible(message.content)} for message in prompt.messages]
 
 
 def blind_answers(assignment: "Assignment") -> list[dict[str, Any]]:
@@ -125,7 +125,10 @@ def _task_rows(tasks: "Iterator[Task]") -> dict[str, Any]:
 def task_page(task: "Task", rankings: Sequence[Ranking]) -> dict[str, Any]:
     """A task and all that was ever said about it, newest first; letters follow the task's own order."""
     replaced = {ranking.supersedes for ranking in rankings if ranking.supersedes}
-    row = {name: getattr(task, name) for name in ("id", "criterion", "status", "wanted", "priority", "slice", "source")}
+    row = {
+        name: getattr(task, name)
+        for name in ("id", "criterion", "status", "wanted", "priority", "slice", "source", "closed")
+    }
     return {
         "task": {**row, "gold": task.gold is not None},
         "messages": messages(task.prompt),
@@ -142,7 +145,7 @@ def _origin(number: int, response: Response, task: "Task") -> dict[str, Any]:
         "text": visible(response.text),
         "cut": response.finish_reason == "length",
         "model": visible(response.model),
-        "checkpoint": response.checkpoint,
+        "checkpoint": visible(response.checkpoint),
         "gold": None if tier == UNRANKED else tier + 1,
     }
 

@@ -82,3 +82,8 @@ def test_a_part_that_fails_is_a_skip_and_no_ranking() -> None:
     assert ranking.tiers == (-1,) * 4
     assert ranking.skipped and ranking.skipped.startswith("slots: ")
     assert not problem_of(ranking)
+    blind = panel(
+        AnnotatorConfig(noise=0.0, weights={"slots": 0.0}),
+        {"slots": VerifierConfig(kind="slots"), "brief": VerifierConfig(kind="length", options={"target": 0})},
+    )
+    assert blind.rank("a", "task", PROMPT, RESPONSES).skipped is None  # a part that is left out cannot fail

@@ -128,8 +128,8 @@ def _not_done_by(person: int) -> sa.ColumnElement[bool]:
 
 def _gold_left(connection: sa.Connection, person: int) -> list[str]:
     query = sa.select(t.tasks.c.id).join(t.gold_tasks, t.gold_tasks.c.task == t.tasks.c.id)
-    rows = connection.scalars(query.where(t.tasks.c.closed.is_(False), _not_done_by(person)).order_by(t.tasks.c.id))
-    return list(rows)
+    waiting = query.where(t.tasks.c.closed.is_(False), t.tasks.c.status != "flagged", _not_done_by(person))
+    return list(connection.scalars(waiting.order_by(t.tasks.c.id)))
 
 
 def _first(

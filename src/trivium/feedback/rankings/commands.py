@@ -99,6 +99,7 @@ def export_command(source: str, target: Path, form: str, **flags: Any) -> None:
 
 def _lines(chosen: list["Ranking"], form: str, flags: dict[str, Any], source: str) -> Iterator[str]:
     from trivium.feedback.rankings import export
+    from trivium.feedback.rankings.formats import native
 
     if form == "trivium":
         return export.rankings_jsonl(chosen)
@@ -110,7 +111,7 @@ def _lines(chosen: list["Ranking"], form: str, flags: dict[str, Any], source: st
         rows = export.preference_pairs(chosen, conversational=not flags["plain"])
     else:
         rows = export.demonstrations(chosen, top=not flags["edited_only"], ties=not flags["no_ties"])
-    return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return (f"{native.written(row)}\n" for row in rows)
 
 
 @_command(rankings, "agreement", "trivium rankings agreement rankings.db --criterion quality")

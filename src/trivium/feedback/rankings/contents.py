@@ -308,6 +308,7 @@ def load_tasks(connection: sa.Connection, *conditions: sa.ColumnElement[bool], l
             status=row.status,
             done=row.done,
             created=row.created,
+            closed=row.closed,
         )
         for row in rows
     ]

@@ -71,8 +71,15 @@ class Database:
         return engine
 
     def _postgresql(self, url: URL) -> sa.Engine:
+        # Each statement sees what was committed before it, whatever the server's default: once a row is locked, what
+        # stands there must be counted anew.
         return sa.create_engine(
-            url.set(drivername="postgresql+psycopg"), pool_size=8, max_overflow=24, pool_timeout=60, pool_pre_ping=True
+            url.set(drivername="postgresql+psycopg"),
+            isolation_level="READ COMMITTED",
+            pool_size=8,
+            max_overflow=24,
+            pool_timeout=60,
+            pool_pre_ping=True,
         )
 
     @property
@@ -171,7 +178,7 @@ class Database:
             return StoreError("disk_full", f"the disk is full while writing {self.url}: make room and try again")
         if name.startswith("SQLITE_IOERR"):
             return StoreError("unavailable", f"{self.url} cannot be read or written ({reason}); check the disk")
-        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or _other_tables(reason):
             return StoreError(
                 "not_a_store", f"{self.url} is no store of rankings or is damaged ({reason}); name another"
             )
@@ -183,6 +190,8 @@ class Database:
             return StoreError("locked", f"{self.url} is busy ({reason}); try again")
         if state in ("25006", "42501"):  # read-only transaction, no privilege
             return StoreError("read_only", f"{self.url} cannot be written ({reason}); ask for the rights to write")
+        if state in ("42P01", "42703", "42P07"):  # no such table, no such column, a table that is there already
+            return StoreError("not_a_store", f"{self.url} is no store of rankings or is damaged ({reason})")
         if state.startswith("53"):
             return StoreError("disk_full" if state == "53100" else "locked", f"{self.url}: {reason}; try again later")
         if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
@@ -218,6 +227,11 @@ def resolve(place: str | Path) -> tuple[Path | None, URL]:
     if kind not in ("postgresql", "postgres"):
         raise StoreError("not_a_store", f"a store is in SQLite or PostgreSQL, not in {kind}; write postgresql://…")
     return None, url
+
+
+def _other_tables(reason: str) -> bool:
+    """Whether SQLite's sentence says that the tables are not ours: it has no code of its own for that."""
+    return reason.startswith(("no such table", "no such column")) or reason.endswith("already exists")
 
 
 def _writable(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Rankings in the tables and back, as they were given."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from trivium.feedback.rankings import tables as t
 from trivium.feedback.rankings.contents import CHUNK, Added, Content, chunks, load_contents, moment, plain, refresh
 from trivium.feedback.rankings.database import Database
-from trivium.feedback.rankings.record import Ranking, problem_of
+from trivium.feedback.rankings.record import Ranking, problem_of, to_row
 from trivium.feedback.rankings.work import Flag, StoreError
 
 _LATER = t.rankings.alias("later")
@@ -131,13 +132,13 @@ def add(connection: sa.Connection, rankings: Sequence[Ranking]) -> int:
     """Store what is new by id, with tasks and annotators as needed; returns how many were new."""
     unique: dict[str, Ranking] = {}
     for ranking in rankings:
-        if unique.setdefault(ranking.id, ranking) != ranking:
+        if _differ(unique.setdefault(ranking.id, ranking), ranking):
             raise _conflict(ranking)
     stored: dict[str, Ranking] = {}
     for part in chunks(list(unique)):
         stored |= {ranking.id: ranking for ranking in load(connection, t.rankings.c.id.in_(part))}
     for name, ranking in stored.items():
-        if ranking != unique[name]:
+        if _differ(ranking, unique[name]):
             raise _conflict(ranking)
     new = [ranking for name, ranking in unique.items() if name not in stored]
     if not new:
@@ -153,6 +154,15 @@ def add(connection: sa.Connection, rankings: Sequence[Ranking]) -> int:
     store_flags(connection, rows)
     refresh(connection, list(added.tasks))
     return len(new)
+
+
+def _differ(one: Ranking, other: Ranking) -> bool:
+    """Whether they are stored differently: a tuple in the metadata comes back as a list, and NaN does not equal NaN."""
+    return one != other and _text(one) != _text(other)
+
+
+def _text(ranking: Ranking) -> str:
+    return json.dumps(to_row(ranking), sort_keys=True)
 
 
 def _conflict(ranking: Ranking) -> StoreError:

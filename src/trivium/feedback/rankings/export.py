@@ -103,4 +103,7 @@ def csv_line(cells: Iterable[Any]) -> str:
 
 
 def _harmless(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.lstrip(" ").startswith(_FORMULA) else cell
+    if not isinstance(cell, str):
+        return cell
+    cell = cell.encode("utf-8", "surrogatepass").decode("utf-8", "replace")  # half of a surrogate pair, in no file
+    return f"'{cell}" if cell.lstrip(" ").startswith(_FORMULA) else cell

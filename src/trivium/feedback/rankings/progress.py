@@ -25,6 +25,7 @@ def load(connection: sa.Connection, now: float) -> Progress:
         flagged=counts["flagged"],
         rankings=sum(item.rankings for item in work.values()),
         live_leases=connection.scalar(leases) or 0,
+        said=connection.scalar(sa.select(sa.func.count()).select_from(t.rankings)) or 0,
         by_annotator=work,
     )
 

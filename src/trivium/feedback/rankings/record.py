@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from types import NoneType
 from typing import Any
 
 from trivium.data.records import Message, Prompt
@@ -168,10 +169,32 @@ def from_row(row: Mapping[str, Any]) -> Ranking:
         raise ValueError(f"tiers must be whole numbers, found {row['tiers']!r}")
     if not all(type(number) is int for number in values.get("displayed", ())):
         raise ValueError(f"displayed must be whole numbers, found {row['displayed']!r}")
+    if not all(isinstance(flag, str) for flag in values.get("flags", ())):
+        raise ValueError(f"flags must be texts, found {row['flags']!r}")
+    _check_fields(values)
     ranking = Ranking(**values)
     if problem := problem_of(ranking):
         raise ValueError(f"the ranking is not valid: {problem}")
     return ranking
+
+
+_TEXT: tuple[tuple[type, ...], str] = ((str,), "text")
+_WORDS = ((str, NoneType), "text")
+_NUMBER = ((int, float, NoneType), "a number")
+_OBJECT = ((dict,), "an object")
+_FIELDS = dict.fromkeys(("annotator", "kind", "criterion", "time", "id", "note", "task"), _TEXT)
+_FIELDS |= dict.fromkeys(("model", "checkpoint", "finish_reason"), _TEXT)
+_FIELDS |= dict.fromkeys(("skipped", "edited", "supersedes"), _WORDS) | {"strength": _NUMBER, "seconds": _NUMBER}
+_FIELDS |= {"all_bad": ((bool,), "true or false"), "edited_from": ((int, NoneType), "a whole number")}
+_FIELDS |= {"sampling": _OBJECT, "metadata": _OBJECT}
+
+
+def _check_fields(values: Mapping[str, Any], before: str = "") -> None:
+    """That fields hold what their names say: the text "false" would count as true, a number as a name breaks later."""
+    for name, (kinds, words) in _FIELDS.items():
+        value = values.get(name)
+        if name in values and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            raise ValueError(f"{before}{name} must be {words}, found {value!r}")
 
 
 def _listed(row: Mapping[str, Any], key: str) -> list[Any]:
@@ -199,7 +222,11 @@ def _prompt_of(value: Any) -> Prompt:
         raise ValueError(f"prompt has no field {sorted(unknown)[0]!r}")
     from trivium.data.fields import message_hash
 
-    return Prompt(**{**value, "messages": messages, "id": str(value.get("id") or message_hash(messages))})
+    # Parquet fills the fields that other rows have with None.
+    given = {key: entry for key, entry in value.items() if entry is not None or key == "answer"}
+    given |= {"messages": messages, "id": str(value.get("id") or message_hash(messages))}
+    _check_fields(given, "prompt.")
+    return Prompt(**given)
 
 
 def _response_of(value: Any) -> Response:
@@ -210,7 +237,9 @@ def _response_of(value: Any) -> Response:
     unknown = set(value) - {item.name for item in fields(Response)}
     if unknown:
         raise ValueError(f"a response has no field {sorted(unknown)[0]!r}")
-    return Response(**value)
+    given = {key: entry for key, entry in value.items() if entry is not None}
+    _check_fields(given, "a response's ")
+    return Response(**given)
 
 
 def _is_default(value: Any) -> bool:

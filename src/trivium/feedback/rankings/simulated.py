@@ -57,16 +57,15 @@ class Panel:
         self, config: AnnotatorConfig, prompt: Prompt, responses: Sequence[Response], displayed: Sequence[int]
     ) -> tuple[list[float], str]:
         """What each response is worth to the annotator, biases included; or why it cannot tell."""
+        weights = {name: config.weights.get(name, part.weight) for name, part in self.config.parts.items()}
+        parts = {name: part for name, part in self.parts.items() if weights[name]}  # what is left out cannot fail
         values = []
         for number, response in enumerate(responses):
-            verdicts = {name: part(prompt, response.text) for name, part in self.parts.items()}
+            verdicts = {name: part(prompt, response.text) for name, part in parts.items()}
             for name, verdict in verdicts.items():
                 if verdict.status == "infra_error":
                     return [], f"{name}: {verdict.detail}"
-            taste = sum(
-                config.weights.get(name, self.config.parts[name].weight) * verdict.score
-                for name, verdict in verdicts.items()
-            )
+            taste = sum(weights[name] * verdict.score for name, verdict in verdicts.items())
             shown = 1 - displayed.index(number) / max(len(responses) - 1, 1)
             values.append(taste + config.position_bias * shown + config.length_bias * len(response.text) / 100)
         return values, ""

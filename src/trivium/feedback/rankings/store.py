@@ -178,17 +178,21 @@ class Store:
                 self._update_task(connection, task, priority=float(priority))
 
     def close_task(self, task_id: str) -> None:
-        """Nobody is given the task any more; who has it in hand may still submit."""
+        """Nobody is given the task any more; who has it in hand may still submit. Its flags are settled."""
         with self._database.writing() as connection:
             self._update_task(connection, task_id, closed=True)
+            self._settle_flags(connection, task_id)
             contents.refresh(connection, [task_id])
 
     def reopen_task(self, task_id: str) -> None:
         """Undo ``close_task``, and settle the flags that held the task back."""
         with self._database.writing() as connection:
             self._update_task(connection, task_id, closed=False)
-            connection.execute(sa.update(t.flags).where(t.flags.c.task == task_id).values(resolved=True))
+            self._settle_flags(connection, task_id)
             contents.refresh(connection, [task_id])
+
+    def _settle_flags(self, connection: sa.Connection, task: str) -> None:
+        connection.execute(sa.update(t.flags).where(t.flags.c.task == task).values(resolved=True))
 
     def _update_task(self, connection: sa.Connection, task: str, **values: Any) -> None:
         if not connection.execute(sa.update(t.tasks).where(t.tasks.c.id == task).values(values)).rowcount:

@@ -11,7 +11,8 @@ SHOWN = 30  # annotators, those with most rankings first
 
 def text(report: Mapping[str, Any]) -> str:
     """The report of ``agreement.agreement_report`` in 80 columns or a few more, without colour."""
-    console = Console(width=110, color_system=None, highlight=False)
+    # Without markup: names of annotators and criteria may have brackets.
+    console = Console(width=110, color_system=None, highlight=False, markup=False)
     with console.capture() as capture:
         console.print(
             f"{report['rankings']} rankings of {report['tasks']} tasks by {report['annotators']} annotators; "

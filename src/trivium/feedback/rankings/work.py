@@ -49,6 +49,7 @@ class Task:
     status: str = "open"
     done: int = 0
     created: str = ""
+    closed: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Progress:
-    """Counts of the store: tasks by status, rankings that stand, assignments whose lease runs."""
+    """Counts of the store: tasks by status, rankings that stand, assignments whose lease runs. ``said``: all that was
+    ever stored, corrected and skipped ones too; it grows with every ranking."""
 
     tasks: int
     done: int
@@ -100,4 +102,5 @@ class Progress:
     flagged: int
     rankings: int
     live_leases: int
+    said: int = 0
     by_annotator: dict[str, Work] = field(default_factory=dict)

@@ -66,6 +66,8 @@ export class Sender {
         signal: AbortSignal.timeout(PATIENCE),
       });
       const again = response.status >= 500;
+      // What is stored under this key says something else: what is sent next corrects it.
+      if (response.status === 409) this.form.elements.key.value = freshKey();
       const type = response.headers.get("content-type") ?? "";
       if (type.startsWith("application/json")) return { again, ...(await response.json()) };
       return { again, ok: false, error: `The server refused it (${response.status}). Open your link again. ${KEPT}` };

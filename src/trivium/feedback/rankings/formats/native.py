@@ -34,13 +34,17 @@ def read(rows: Iterable[Row], options: Mapping[str, Any]) -> Iterator[Ranking]:
 
 def line(ranking: Ranking) -> str:
     """One line of JSON, without the line's end."""
-    row = to_row(ranking)
-    written = json.dumps(row, ensure_ascii=False)
+    return written(to_row(ranking))
+
+
+def written(row: Mapping[str, Any]) -> str:
+    """A row as JSON that stays readable where UTF-8 can hold it."""
+    text = json.dumps(row, ensure_ascii=False)
     try:
-        written.encode()
+        text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 cannot hold: written as an escape
         return json.dumps(row)
-    return written
+    return text
 
 
 def write_rankings(path: Path, rankings: Iterable[Ranking]) -> None:
