@@ -1,7 +1,7 @@
 """Cross-validation of a reward stage: every prompt is held out once, and the held-out rankings are judged together.
 
     python -m benchmarks.reward_folds restaurant reward --init runs/restaurant/sft/model \\
-        paths.restaurants=FOLDER paths.rankings=FOLDER/rankme_rankings.jsonl
+        paths.restaurants=FOLDER reward.rankings.0.portion=[0,1] reward.validation_share=0.05
 
 Prints the table of docs/lab-notebook.md and, as the last line, everything as JSON.
 """

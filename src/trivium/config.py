@@ -255,8 +255,9 @@ class WatchConfig(Strict):
     held_out: VerifierConfig | None = Field(
         None, description="an independent scorer, such as a reward model of other rankings"
     )
-    gold: VerifierConfig | None = Field(
-        None, description="the true score where it is known; it is charted, and judges only where held_out is not set"
+    gold: VerifierConfig | None = Field(None, description="the true score, where it is known")
+    judge: Literal["held_out", "gold"] | None = Field(
+        None, description="which of them decides, the other is charted; null: held_out where it is set"
     )
     stop: bool = Field(True, description="end the stage when the held-out score falls while the proxy rises")
     patience: int = Field(3, ge=1, description="observations in a row that must say so")

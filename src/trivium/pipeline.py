@@ -130,7 +130,7 @@ class Pipeline:
             self._check_start(name, stage, list(chosen))
         for section, parts in (("stages", chosen if trains else {}), ("evaluation", self.config.evaluation)):
             for name, part in parts.items():
-                check_section(f"{section}.{name}", part)
+                check_section(f"{section}.{name}", part, list(self.config.stages))
 
     def _check_start(self, name: str, stage: Any, chosen: list[str]) -> None:
         """What a stage builds on has finished or runs before it."""

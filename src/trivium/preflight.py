@@ -1,6 +1,6 @@
 """What is checked before anything is spent on a run: its directory, data, verifiers and choices."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +172,8 @@ def _check_watch(config: "RLConfig", stage: str) -> None:
             f"{stage}.watch observes the policy on held-out prompts; name some under {stage}.validation, or set "
             f"{stage}.watch.enabled to false"
         )
+    if watch.judge is not None and getattr(watch, watch.judge) is None:
+        raise UserError(f"{stage}.watch.judge is {watch.judge}, but {stage}.watch.{watch.judge} is not set; set it")
     if watch.patience != _default(watch, "patience") and not (watch.stop and (watch.held_out or watch.gold)):
         raise UserError(
             f"{stage}.watch.patience is set, but nothing waits for it: it needs {stage}.watch.stop and a judge, "
@@ -183,7 +185,7 @@ def _check_watch(config: "RLConfig", stage: str) -> None:
         )
 
 
-def check_section(where: str, config: Any) -> None:
+def check_section(where: str, config: Any, stages: Collection[str] = ()) -> None:
     """Files that are not there and verifiers that cannot be built are told before anything is spent on the run."""
     from trivium.config import RankingSourceConfig, SourceConfig, TaskConfig, VerifierConfig
     from trivium.data.files import data_files, looks_like_hub_name
@@ -197,6 +199,12 @@ def check_section(where: str, config: Any) -> None:
             low, high = value.portion
             if not 0 <= low < high <= 1:
                 raise UserError(f"{key}.portion is [{low}, {high}]; it goes from one share to a larger, within 0 and 1")
+            known = value.source in stages or "://" in value.source or looks_like_hub_name(value.source)
+            if not known and not Path(value.source).expanduser().exists():
+                raise UserError(
+                    f"{key}.source: there is no stage, file or folder {value.source}; correct the path, "
+                    f"which starts from {Path.cwd()}"
+                )
         elif isinstance(value, SourceConfig):
             found = value.source == "primer" or Path(value.source).expanduser().exists()
             if not found and not looks_like_hub_name(value.source):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -147,6 +148,12 @@ def test_the_ceiling_is_one_annotator_against_the_others() -> None:
     made = task(ranking("q", ["x", "y"], [0, 0], "a"), ranking("q", ["x", "y"], [0, 1], "b"))
     found = ceiling([scored(made, [1.0, 0.0])], "overall", 0)
     assert found is not None and (found["n"], found["accuracy"]) == (1, 0.5)
+    # who was asked about the same two in another way is none of the others
+    three, others = said[1:], [("e", [1, 0]), ("f", [1, 0])]
+    asked = [replace(ranking("q", ["x", "y"], tiers, who), task="one") for who, tiers in three]
+    asked += [replace(ranking("q", ["x", "y"], tiers, who), task="two") for who, tiers in others]
+    found = ceiling([scored(task(*asked), [1.0, 0.0])], "overall", 0)
+    assert found is not None and (found["n"], found["accuracy"]) == (3, pytest.approx(2 / 3))
     made = task(ranking("q", ["x", "y"], [0, 1], "a"), ranking("q", ["x", "y"], [1, 0], "a"))
     assert ceiling([scored(made, [1.0, 0.0])], "overall", 0) is None
 

@@ -128,6 +128,8 @@ def test_a_tie_in_a_list() -> None:
     assert value(plackett_luce_loss(scores, [0, 0, 1], ties="ignore")) == pytest.approx(ignored, abs=1e-6)
     for tiers in itertools.product(range(2), repeat=4):  # whatever is tied, equal scores cost ln K!
         assert value(plackett_luce_loss(torch.zeros(4), tiers)) == pytest.approx(math.log(24), abs=1e-5)
+    in_double = plackett_luce_loss(torch.zeros(3, dtype=torch.float64), [0, 0, 0])[0]  # also what is left of a tier
+    assert float(in_double) == pytest.approx(math.log(6), abs=1e-14)
     # the first two of four in order, the others below: the likelihood of two choices
     four = torch.tensor([1.0, 0.5, 0.2, -1.0])
     first = float(four.logsumexp(0) - four[0] + four[1:].logsumexp(0) - four[1])

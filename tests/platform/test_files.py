@@ -6,9 +6,9 @@ import pytest
 
 from trivium import files, lineage
 from trivium.data.records import Message, Prompt
+from trivium.errors import UserError
 from trivium.feedback.rankings.record import Ranking, Response
 from trivium.feedback.rankings.store import Store
-from trivium.errors import UserError
 
 
 def test_write_replaces_whole_files_and_leaves_nothing_beside(tmp_path: Path) -> None:

@@ -23,9 +23,6 @@ TINY = {
     "rank.sampling.max_new_tokens": 12,
     "reward.steps": 2,
     "reward.batch_size": 4,
-    "reward.samples": 2,
-    "reward.prompt_limit": 4,
-    "reward.sampling.max_new_tokens": 12,
     "reward_held_out.steps": 2,
     "reward_held_out.batch_size": 4,
     "ppo.steps": 2,
@@ -56,7 +53,8 @@ def run(name: str, directory: Path, stages: tuple[str, ...], tasks: tuple[str, .
 
 def test_primer(tmp_path: Path) -> None:
     stages = ("pretrain", "sft", "rl", "rank", "reward", "reward_held_out", "ppo")
-    summary = run("primer", tmp_path, stages, ("problems", "taste"), **{"primer.documents": 400})
+    best_of_n = {"reward.samples": 2, "reward.prompt_limit": 4, "reward.sampling.max_new_tokens": 12}
+    summary = run("primer", tmp_path, stages, ("problems", "taste"), **{"primer.documents": 400, **best_of_n})
     assert 0 < summary["stages"]["sft"]["evaluation"]["problems"]["teacher"]["greedy"] < 1
     assert summary["stages"]["ppo"]["kept_step"] is not None
     # both branches are compared with the model they start from
@@ -73,7 +71,7 @@ def test_primer(tmp_path: Path) -> None:
 def test_restaurant(tmp_path: Path, shared_data: Path) -> None:
     tasks = ("slots", "slots_unseen_names")
     folder = shared_data / "restaurants"
-    paths = {"paths.restaurants": str(folder), "paths.rankings": str(folder / "rankme_rankings.jsonl")}
+    paths = {"paths.restaurants": str(folder)}
     stages = ("pretrain", "sft", "rl", "reward", "reward_held_out", "rlhf")
     summary = run("restaurant", tmp_path, stages, tasks, **paths)
     evaluation = summary["stages"]["rl"]["evaluation"]

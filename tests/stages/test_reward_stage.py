@@ -410,6 +410,24 @@ def test_a_reward_model_answers_no_prompts(finished: Path, source: Path, done: P
     run_stage(config(done, source, init=str(done / "model"), steps=1), tmp_path / "again", recipe=WORLD)
 
 
+def test_prompts_too_long_for_the_policy_are_told_before_training(finished: Path, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.jsonl").write_text(json.dumps({"prompt": "word " * 300, "answer": "1"}) + "\n")
+    asked = [{"source": str(tmp_path / "long.jsonl")}]
+    with pytest.raises(UserError, match=r"reward.prompts: the prompt .* shorten or drop it"):
+        run_stage(config(finished, source, prompts=asked), tmp_path / "reward", recipe=WORLD)
+    assert not (tmp_path / "reward/metrics.jsonl").exists()
+
+
+def test_prompts_of_two_files_with_the_same_ids_are_all_asked(finished: Path, source: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        rows = [{"id": str(number), "prompt": f"Say {name}{number}.", "answer": name} for number in range(6)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = [{"source": str(tmp_path / f"{name}.jsonl")} for name in "ab"]
+    context = StageContext("reward", config(finished, source, prompts=files), WORLD, tmp_path / "reward")
+    asked = [prompt.messages for prompt, _ in stage.policy_prompts(context)]
+    assert len(asked) == len(set(asked)) > 6
+
+
 def test_the_source_may_be_a_stage(finished: Path, source: Path, tmp_path: Path) -> None:
     shutil.copy(source, tmp_path / "rankings.jsonl")
     chosen = config(finished, source, steps=1, init="sft", rankings=[RankingSourceConfig(source="rank")])

@@ -1,6 +1,8 @@
 """Live sampling: a thread beside the server, ahead of the annotators; its failures are seen."""
 
+import json
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from tests.web.serving import TIERS, Person, client_of, prompt_of
 
 from trivium.data.records import Message, Prompt
+from trivium.errors import UserError
 from trivium.feedback.rankings.store import Store, StoreError
 from trivium.model.decoder import Decoder, DecoderConfig
 from trivium.model.huggingface import save_model
 from trivium.text.tokenizer import Tokenizer
+from trivium.web.commands import rank
 from trivium.web.live import Answers, LiveSampler, LiveSettings
+from trivium.web.serve import TaskSources, serve
+from trivium.web.settings import ServerSettings
 from trivium.web.tasks import checkpoint_hash
 
 
@@ -128,13 +135,35 @@ def test_a_failure_is_in_the_log_and_on_the_admin_page(
         assert "refresh" not in client.get("/rank").headers
 
 
-def test_a_model_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_a_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Store.open(tmp_path) as store:
         live = LiveSampler(store, [prompt_of(0)], LiveSettings(str(tmp_path / "no-model")))
         live.start()
         until(lambda: live.status.state == "failed")
         assert "no-model" in live.status.failure
         live.stop()
+    assert "no-model" in caplog.text and "Traceback" not in caplog.text
+
+
+def test_a_model_that_cannot_answer_is_told_before_anything_is_served(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "questions.jsonl").write_text('{"prompt": "Question 1?"}\n')
+    scores = tmp_path / "scores"
+    shutil.copytree(model, scores)
+    config = json.loads((scores / "config.json").read_text())
+    config.update(architectures=["LlamaForSequenceClassification"], num_labels=1)
+    (scores / "config.json").write_text(json.dumps(config))
+    for given, said in ((tmp_path / "no-model", "no-model"), (scores, "is a reward model")):
+        sources = TaskSources(live=LiveSettings(str(given)), prompts=tmp_path / "questions.jsonl")
+        with pytest.raises(UserError, match=said):
+            serve(str(tmp_path / "store"), sources, ServerSettings(port=0))
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_mistyped_command_is_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(rank, ["anotators"])
+    assert result.exit_code != 0 and "did you mean 'annotators'?" in result.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_locked_store_is_waited_for(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,25 @@ def test_a_repeated_submit_is_stored_once(tmp_path: Path) -> None:
     assert len(stored(place)) == 1
 
 
+def test_a_key_with_other_values_is_told_and_corrects_when_sent_again(tmp_path: Path) -> None:
+    """Without the page's script, a form whose answer was lost is changed and sent again under its old key."""
+    place, tokens = make_store(tmp_path)
+    with client_of(place) as client:
+        form = {**Person(client, tokens["mira"]).form(), "tier-0": "1", "tier-1": "2"}
+        assert client.post("/rank", data=form, headers=JSON).json()["ok"]
+        assert client.post("/rank", data={**form, "seconds": "9"}, headers=JSON).json()["ok"]
+        changed = {**form, "tier-0": "2", "tier-1": "1"}
+        assert client.post("/rank", data=changed, headers=JSON).status_code == 409
+        skipped = {**form, "action": "skip", "reason": "no"}
+        assert client.post("/rank", data=skipped, headers=JSON).status_code == 409
+        page = client.post("/rank", data=changed, headers=ORIGIN)
+        assert page.status_code == 409 and re.search(r'name="tier-0" value="2"[^>]*checked', page.text)
+        (key,) = re.findall(r'name="key" value="([^"]*)"', page.text)
+        assert key != form["key"] and len(stored(place)) == 1
+        assert client.post("/rank", data={**changed, "key": key}, headers=JSON).json()["ok"]
+    assert [ranking.tiers for ranking in stored(place)] == [(1, 0, -1)]
+
+
 def test_going_back_supersedes(tmp_path: Path) -> None:
     place, tokens = make_store(tmp_path)
     with client_of(place) as client:
@@ -166,6 +185,26 @@ def test_another_annotators_assignment_is_refused(tmp_path: Path) -> None:
         answer = tom.submit(**TIERS, assignment=form["assignment"], headers=JSON)
         assert answer.status_code == 409 and "another annotator" in answer.json()["error"]
     assert stored(place) == []
+
+
+def test_half_of_a_surrogate_pair_in_the_origin_is_shown(tmp_path: Path) -> None:
+    place, tokens = make_store(tmp_path, tasks=0)
+    with Store.open(place) as store:
+        prompt = Prompt("p", (Message("us\ud83der", "?"),))
+        task = store.add_task(prompt, [Response("a", "m", "\ud83d"), Response("b")])
+    with client_of(place) as client:
+        Person(client, tokens["ada"])
+        assert client.get(f"/admin/tasks/{task}").status_code == client.get("/rank").status_code == 200
+
+
+def test_an_answer_that_a_field_cannot_hold_as_it_is_was_not_edited(tmp_path: Path) -> None:
+    place, tokens = make_store(tmp_path, tasks=0)
+    with Store.open(place) as store:
+        store.add_task(prompt_of(0), [Response("one\rtwo \x00\ud83d"), Response("b")])
+    with client_of(place) as client:
+        text = views.visible("one\rtwo \x00\ud83d").replace("\r", "\r\n")  # as a browser sends it
+        Person(client, tokens["mira"]).submit(_tier_0="1", _tier_1="2", edited=text, edited_from="0")
+    assert stored(place)[0].edited is None
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
@@ -267,6 +306,34 @@ def test_a_flagged_task_is_reopened_by_the_admin_alone(tmp_path: Path) -> None:
         assert answer.status_code == 303
     with Store.open(place) as store:
         assert store.task(task.id).status == "open"
+
+
+def test_the_admin_may_close_a_flagged_task(tmp_path: Path) -> None:
+    place, tokens = make_store(tmp_path, tasks=1, wanted=2)
+    with client_of(place) as client:
+        Person(client, tokens["mira"]).submit(**TIERS, flag="odd")
+        client.cookies.clear()
+        Person(client, tokens["ada"])
+        (task,) = set(re.findall(r"/admin/tasks/(\w+)", client.get("/admin").text))
+        page = client.get(f"/admin/tasks/{task}").text
+        assert 'value="close"' in page and 'value="reopen"' in page
+        form = {"csrf": csrf_token(tokens["ada"]), "action": "close"}
+        closed = client.post(f"/admin/tasks/{task}", data=form, headers=ORIGIN).text
+        assert 'value="close"' not in closed and 'value="reopen"' in closed
+        assert "odd" not in client.get("/admin").text  # it was looked at
+
+
+def test_the_admins_agreement_follows_a_correction(tmp_path: Path) -> None:
+    place, tokens = make_store(tmp_path, tasks=1, wanted=2)
+    with client_of(place) as client:
+        shown = []
+        for name, path, tiers in (("tom", "/rank", "12"), ("mira", "/rank", "12"), ("mira", "/back", "21")):
+            client.cookies.clear()
+            Person(client, tokens[name]).submit(path, _tier_0=tiers[0], _tier_1=tiers[1])
+            client.cookies.clear()
+            Person(client, tokens["ada"])
+            shown.append(re.findall(r'<td class="number">(\d+%)</td>', client.get("/admin").text)[:1])
+        assert shown == [[], ["100%"], ["0%"]]
 
 
 def test_exports_are_attachments_of_text(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from a bootstrap over conversations, since the pairs of one prompt are not indep
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivium.feedback.rankings.coefficients import tau_b
-from trivium.feedback.rankings.grouping import prompt_share
+from trivium.feedback.rankings.grouping import prompt_share, task_key
 from trivium.feedback.rankings.record import UNRANKED, Ranking
 from trivium.streams import generator
 from trivium.training.reward import RankedTask
@@ -217,15 +217,15 @@ def ceiling(scored: Sequence[Scored], criterion: str, seed: int) -> dict[str, An
     """How well one annotator foretells the others: the most that can be asked of a model. None without such tasks.
 
     For each annotator of a task that two or more ranked, the reference is the majority of the others, pair by pair;
-    pairs on which it is undecided are left out. An annotator's tie counts half. ``model`` is the model's accuracy on
+    pairs on which it is undecided are left out. Who was asked about the same responses in another task, say in another
+    way, is none of the others. An annotator's tie counts half. ``model`` is the model's accuracy on
     the same pairs against the same references, and ``difference`` that of the model less the annotator's.
     """
     human: list[float] = []
     model: list[float] = []
     cluster: list[int] = []
     clusters: dict[float, int] = {}
-    for item in scored:
-        rankings = [ranking for ranking in item.task.rankings if ranking.criterion == criterion]
+    for item, rankings in _asked(scored, criterion):
         place = clusters.setdefault(prompt_share(item.task.prompt), len(clusters))
         for first, second in combinations(range(len(item.task.responses)), 2):
             votes = [(ranking.annotator, _vote(ranking, first, second)) for ranking in rankings]
@@ -249,6 +249,17 @@ def ceiling(scored: Sequence[Scored], criterion: str, seed: int) -> dict[str, An
         "model": {"accuracy": against["estimate"], "low": against["low"], "high": against["high"]},
         "difference": cluster_interval(gaps, cluster, seed, "ceiling"),
     }
+
+
+def _asked(scored: Sequence[Scored], criterion: str) -> Iterator[tuple[Scored, list[Ranking]]]:
+    """The rankings under ``criterion`` of each task that annotators were given."""
+    for item in scored:
+        groups: dict[str, list[Ranking]] = {}
+        for ranking in item.task.rankings:
+            if ranking.criterion == criterion:
+                groups.setdefault(task_key(ranking), []).append(ranking)
+        for rankings in groups.values():
+            yield item, rankings
 
 
 def _vote(ranking: Ranking, first: int, second: int) -> int | None:

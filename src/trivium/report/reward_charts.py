@@ -70,10 +70,14 @@ def _range(entry: dict[str, Any]) -> str:
     """The bounds of a bin; the last one may be open.
 
     >>> _range({"low": 0.5, "high": 1.0}), _range({"low": 2.0, "high": None})
-    ('0.5–1', '≥ 2')
+    ('0.5–1.0', '≥ 2.0')
     """
     low, high = number(entry.get("low")) or 0.0, number(entry.get("high"))
-    return f"≥ {low:.2g}" if high is None else f"{low:.2g}–{high:.2g}"
+    return f"≥ {_bound(low)}" if high is None else f"{_bound(low)}–{_bound(high)}"
+
+
+def _bound(value: float) -> str:
+    return f"{value:.1f}" if value >= 0.095 else f"{value:.1g}" if value >= 0.01 else "0"
 
 
 def _axes(theme: Theme, width: float, height: float) -> "tuple[Figure, Axes]":

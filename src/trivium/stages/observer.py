@@ -44,7 +44,7 @@ class Observer:
         self.scorers = {
             name: RewardFunction({name: scorer}, context.models, device) for name, scorer in named.items() if scorer
         }
-        self.watch = Watch(config.watch, next(iter(self.scorers), None))
+        self.watch = Watch(config.watch, config.watch.judge or next(iter(self.scorers), None))
         # nothing to compare by, and no budget: the best is the last one, whose weights the loop still has
         self.keeps = config.watch.keep_best and (self.watch.judge is not None or config.watch.kl_budget is not None)
         self.in_checkpoint: int | None = None  # the best step as the newest checkpoint knows it

@@ -81,7 +81,9 @@ def sampled_answers(context: StageContext) -> list[tuple[Prompt, list[Response]]
     parts = sources.prompts(config.prompts, context.recipe)
     sizes, weights = [len(part) for part in parts], [source.weight for source in config.prompts]
     pairs = batch_indices(context.recipe.seed, context.name, 0, min(config.tasks, sum(sizes)), sizes, weights)
-    prompts = list({parts[source][number].id: parts[source][number] for source, number in pairs}.values())
+    drawn = [parts[source][number] for source, number in pairs]
+    # two files may use the same ids
+    prompts = list({(prompt.id, prompt.messages): prompt for prompt in drawn}.values())
     asked = [(prompt, prompt_ids(tokenizer, prompt.messages)) for prompt in prompts]
     for prompt, tokens in asked:
         if len(tokens) >= decoder.config.context_length:

@@ -27,7 +27,7 @@ from trivium.model.scalar import refuse_scores, scalar_decoder
 from trivium.objectives.ranking import outcome_log_probs
 from trivium.preflight import check_reward
 from trivium.stages.context import StageContext, save_result
-from trivium.stages.sampler import sampling_settings
+from trivium.stages.sampler import Asked, sampling_settings
 from trivium.streams import stream_key
 from trivium.text.chat import prompt_ids
 from trivium.text.tokenizer import Tokenizer
@@ -55,6 +55,7 @@ def main(context: StageContext) -> dict[str, object]:
     config: RewardConfig = context.config
     check_reward(config, context.name)
     device = choose_device(context.recipe)
+    asked = policy_prompts(context)  # what is wrong with them is told before any time is spent on training
     decoder, tokenizer = start(context, device)
     tasks, too_long = ranked_tasks(context, tokenizer, decoder.config.context_length)
     train, validation, test = split_tasks(tasks, config.validation_share, config.test_share, config.fold)
@@ -76,7 +77,7 @@ def main(context: StageContext) -> dict[str, object]:
         loop.update(update.micro_batches(), lambda part: update.loss(decoder, part), tokens=update.tokens)
 
     model = RewardModel(distributed.full_copy(decoder), tokenizer)
-    sampled = policy_samples(context, device)
+    sampled = policy_samples(context, asked, device)
     answers = score(model, [[_item(prompt, rollout) for rollout in group] for prompt, group in sampled])
     model.mean, model.std = statistics(answers or score_tasks(model, spread(train, STATISTICS_TASKS)))
     evaluation = {
@@ -104,12 +105,34 @@ def start(context: StageContext, device: torch.device) -> tuple[Decoder, Tokeniz
     """Fresh scalar heads on the decoder of ``init``, which may be a language model or a reward model."""
     config: RewardConfig = context.config
     source = context.place(config.init)
-    if config.prompts:  # before any time is spent on training
-        policy = config.policy or config.init
-        refuse_scores(read_config(context.place(policy)), policy)
     drawn = torch.Generator().manual_seed(stream_key(context.recipe.seed, f"{context.name}/heads"))
     body = load_model(source, device=device)
     return scalar_decoder(body, config.heads, config.head_init, drawn), Tokenizer.load(source)
+
+
+def policy_prompts(context: StageContext) -> list[Asked]:
+    """The prompts that ``config.policy`` is to answer, with their tokens; UserError where it cannot."""
+    config: RewardConfig = context.config
+    if not config.prompts:
+        return []
+    policy = config.policy or config.init
+    source = context.place(policy)
+    known, tokenizer = read_config(source), Tokenizer.load(source)
+    refuse_scores(known, policy)
+    parts = sources.prompts(config.prompts, context.recipe)
+    sizes, weights = [len(part) for part in parts], [part.weight for part in config.prompts]
+    limit = min(config.prompt_limit, sum(sizes))
+    pairs = batch_indices(context.recipe.seed, f"{context.name}/policy", 0, limit, sizes, weights)
+    drawn = [parts[part][number] for part, number in pairs]
+    prompts = {(prompt.id, prompt.messages): prompt for prompt in drawn}.values()  # two files may use the same ids
+    asked = [(prompt, prompt_ids(tokenizer, prompt.messages)) for prompt in prompts]
+    for prompt, tokens in asked:
+        if len(tokens) >= known.context_length:
+            raise UserError(
+                f"{context.name}.prompts: the prompt {prompt.id} has {len(tokens)} tokens, the context of {policy} is "
+                f"{known.context_length}; shorten or drop it, or use a model with a longer context"
+            )
+    return asked
 
 
 def ranked_tasks(context: StageContext, tokenizer: Tokenizer, limit: int) -> tuple[list[RankedTask], int]:
@@ -198,24 +221,20 @@ def statistics(parts: Sequence[Floats]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
 
 
-def policy_samples(context: StageContext, device: torch.device) -> Sampled:
-    """Answers of ``config.policy`` to ``config.prompts``, which the normalisation and best-of-n are measured on."""
+def policy_samples(context: StageContext, asked: Sequence[Asked], device: torch.device) -> Sampled:
+    """Answers of ``config.policy``, which the normalisation and best-of-n are measured on."""
     config: RewardConfig = context.config
-    if not config.prompts:
+    if not asked:
         return []
     source = context.place(config.policy or config.init)
     policy, tokenizer = load_language_model(source, device=device).eval(), Tokenizer.load(source)
-    parts = sources.prompts(config.prompts, context.recipe)
-    sizes, weights = [len(part) for part in parts], [part.weight for part in config.prompts]
     stream, seed = f"{context.name}/policy", context.recipe.seed
-    pairs = batch_indices(seed, stream, 0, min(config.prompt_limit, sum(sizes)), sizes, weights)
-    prompts = list({parts[part][number].id: parts[part][number] for part, number in pairs}.values())
-    asked = [(prompt, prompt_ids(tokenizer, prompt.messages)) for prompt in prompts]
     own = range(distributed.rank(), len(asked), distributed.world_size())
     engine = Engine(policy, decode=tokenizer.decode)
     settings = sampling_settings(config.sampling, tokenizer)
     chosen = [asked[number] for number in own]
     groups = sample_group_rollouts(engine, tokenizer, chosen, config.samples, settings, seed, stream, list(own))
+    prompts = [prompt for prompt, _ in asked]
     return list(zip(prompts, distributed.gather_in_order(groups, len(asked)), strict=True))
 
 

@@ -1,5 +1,6 @@
 """``trivium rank``: the ranking page and its annotators. Commands without logic."""
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ class _Serving(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or args[0] not in {*self.commands, "-h", "--help"}:
+            if args and not Path(args[0]).exists() and (close := difflib.get_close_matches(args[0], self.commands, 1)):
+                raise click.UsageError(f"{args[0]!r} is no command and no store (did you mean {close[0]!r}?)", ctx)
             args = [self.default, *args]
         return super().parse_args(ctx, args)
 

@@ -90,7 +90,7 @@ def submission(form: Mapping[str, str], assignment: "Assignment") -> Submission:
 
 
 def is_said_by(ranking: Ranking, said: Submission) -> bool:
-    """Whether the ranking is what the form says; the key alone may have found another. How long it took is no matter."""
+    """Whether the ranking is what the form says; the key may have found another. How long it took is no matter."""
     return all(getattr(ranking, name) == value for name, value in said.arguments.items() if name != "seconds")
 
 

@@ -85,12 +85,13 @@ class LiveSampler:
         try:
             self._keep_ahead()
         except UserError as error:
+            LOG.error("live sampling stopped: %s", error)
             self._fail(str(error))
         except Exception as error:
+            LOG.exception("live sampling stopped")
             self._fail(f"{type(error).__name__}: {error}")
 
     def _fail(self, sentence: str) -> None:
-        LOG.exception("live sampling stopped: %s", sentence)
         self.status.failure, self.status.state = sentence, "failed"
 
     def _keep_ahead(self) -> None:

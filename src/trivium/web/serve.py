@@ -51,6 +51,7 @@ def serve(place: str, sources: TaskSources, settings: ServerSettings, say: Say =
     served then.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # a new store is no news of migrations
     prompts = _live_prompts(sources)
     with _bound(settings) as listening:
         settings = replace(settings, port=listening.getsockname()[1])
@@ -100,10 +101,21 @@ def _live_prompts(sources: TaskSources) -> list[Prompt]:
         raise UserError("--live needs --prompts FILE: what the model is asked, one JSON object a line")
     if not sources.prompts.is_file():
         raise UserError(f"{sources.prompts}: there is no such file of prompts; check the path")
+    _check_model(sources.live.model)
     prompts = [fields.prompt(row, {}) for row in files.read_file(sources.prompts)]
     if not prompts:
         raise UserError(f"{sources.prompts} holds no prompts: give one JSON object a line, with a field prompt")
     return list({prompt.id: prompt for prompt in prompts}.values())
+
+
+def _check_model(model: str) -> None:
+    """UserError where live answers cannot come from ``model``, before anything is served."""
+    from trivium.model.huggingface import read_config
+    from trivium.model.scalar import refuse_scores
+    from trivium.text.tokenizer import Tokenizer
+
+    refuse_scores(read_config(model), model)
+    Tokenizer.load(model)
 
 
 def _fill(
@@ -142,7 +154,7 @@ def _selection(sources: TaskSources, settings: ServerSettings) -> "Selection | N
 
 
 def _greet(store: Store, settings: ServerSettings, live: LiveSampler | None, say: Say) -> None:
-    """Where the page is; on a new store the link of its first admin."""
+    """Where the page is; where the store has no admin yet, the link of its first."""
     if not settings.is_loopback and not settings.secure:
         say(
             f"warning: {settings.host} can be reached from other machines and there is no TLS: links, answers and "
@@ -152,7 +164,7 @@ def _greet(store: Store, settings: ServerSettings, live: LiveSampler | None, say
     if not any(person.role == "admin" for person in annotators):
         name = _user({person.name for person in annotators})
         token = store.add_annotator(name, role="admin")
-        say(f"new store {store.url}; admin {name!r} enters here (shown once): {link(settings.url, token)}")
+        say(f"store {store.url}: admin {name!r} enters here (shown once): {link(settings.url, token)}")
     if live is None and not store.progress().tasks:
         say("the store has no tasks yet: give --answers FILE, --from-run RUN, or --live MODEL with --prompts FILE")
     say(f"ranking page: {settings.url}/  (Ctrl-C stops it)")

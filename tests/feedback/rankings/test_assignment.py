@@ -131,6 +131,15 @@ def test_gold_goes_to_everybody_and_is_ordinary_without_a_share(people: Store) -
     assert given(people, "kim").task.id == other
 
 
+def test_a_flagged_gold_task_waits_too(people: Store) -> None:
+    (task,) = add(people, 1, gold=[0, 1, 2, 3])
+    work = given(people, "ada", gold_share=1.0)
+    people.submit(work.id, "ada", "k", tiers=[0, 1, 2, 3], flags=["holds a name"])
+    assert people.assign("eve", gold_share=1.0) is None
+    people.reopen_task(task)
+    assert given(people, "eve", gold_share=1.0).task.id == task
+
+
 def test_closed_tasks_are_given_to_nobody(people: Store) -> None:
     (task,) = add(people, 1)
     work = given(people, "ada")

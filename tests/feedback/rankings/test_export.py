@@ -142,6 +142,22 @@ def test_agreement_of_a_file_and_a_store_with_gold(tmp_path: Path, file: Path) -
     assert "gold: accuracy 0.000" in run("agreement", tmp_path)
 
 
+@pytest.mark.parametrize("form", ["trivium", "trl", "demonstrations", "csv", "annotators"])
+def test_half_of_a_surrogate_pair_is_exported(tmp_path: Path, form: str) -> None:
+    prompt = Prompt("p", (Message("user", "half \ud83d"),))
+    given = Ranking(prompt, (Response("a \ud83d"), Response("b")), (0, 1), "ann")
+    (tmp_path / "given.jsonl").write_text("".join(rankings_jsonl([given])))
+    run("export", tmp_path / "given.jsonl", tmp_path / "out", "--as", form)
+    assert (tmp_path / "out").read_text().count("\n") >= 1
+
+
+def test_names_with_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    given = [ranking(0, 1, annotator=name, criterion="[/x]") for name in ("mira [de]", "[red]")]
+    (tmp_path / "given.jsonl").write_text("".join(rankings_jsonl(given)))
+    shown = run("agreement", tmp_path / "given.jsonl")
+    assert "mira [de]" in shown and "[red]" in shown and "[/x]" in shown
+
+
 def test_options_of_a_format(tmp_path: Path) -> None:
     path = tmp_path / "hh.jsonl"
     row = {"chosen": "\n\nHuman: Hi\n\nAssistant: a", "rejected": "\n\nHuman: Hi\n\nAssistant: b"}

@@ -120,6 +120,37 @@ def test_native_errors_say_what_and_where() -> None:
     assert read([{**good, "annotator": "x", "note": None}])[0].id  # parquet fills in None; an id is made
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("annotator", 5),
+        ("all_bad", "false"),
+        ("seconds", "12"),
+        ("seconds", True),
+        ("strength", "2"),
+        ("note", {"a": 1}),
+        ("flags", [1]),
+        ("edited", 5),
+        ("edited_from", 1.0),
+        ("supersedes", 7),
+        ("metadata", []),
+        ("responses", ["a", {"text": "b", "model": 5}]),
+        ("responses", ["a", {"text": "b", "sampling": [1]}]),
+        ("prompt", {"messages": [{"role": "user", "content": "?"}], "metadata": "x"}),
+    ],
+)
+def test_native_fields_of_another_type_are_refused(field: str, value: Any) -> None:
+    prompt = {"messages": [{"role": "user", "content": "?"}]}
+    refused({"prompt": prompt, "responses": ["a", "b"], "tiers": [0, 1], "annotator": "x", field: value}, None, "must")
+
+
+def test_none_in_a_response_is_left_out() -> None:
+    prompt = {"messages": [{"role": "user", "content": "?"}], "task": None}
+    row = {"prompt": prompt, "responses": ["a", {"text": "b", "checkpoint": None}], "tiers": [0, 1], "annotator": "x"}
+    (ranking,) = read([row])
+    assert (ranking.responses[1], ranking.prompt.task) == (Response("b"), "")
+
+
 # ---- which format ----------------------------------------------------------------------------------------------------
 
 

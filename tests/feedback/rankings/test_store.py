@@ -174,6 +174,12 @@ def test_one_id_names_one_ranking(store: Store) -> None:
     assert len(list(store.rankings())) == 1
 
 
+@pytest.mark.parametrize("metadata", [{"span": (1, 2)}, {"score": float("nan")}, {1: 2}])
+def test_what_json_changes_is_known_again(store: Store, metadata: dict[Any, Any]) -> None:
+    given = ranking(0, 1, 2, metadata=metadata)
+    assert (store.add_rankings([given]), store.add_rankings([given])) == (1, 0)
+
+
 def test_one_name_is_one_kind_of_annotator(store: Store) -> None:
     store.add_rankings([ranking(0, 1, 2, annotator="ada", kind="human")])
     assert "'ada'" in refused("conflict", lambda: store.add_rankings([ranking(0, 1, 2, annotator="ada", kind="ai")]))
@@ -300,8 +306,10 @@ def test_a_flag_holds_a_task_back_until_it_is_looked_at(store: Store) -> None:
     assert store.task(task).status == "flagged"
     store.submit(work.id, "ada", "k3", tiers=[0, 1, -1])
     assert (store.task(task).status, store.flags()) == ("open", [])
+    store.submit(work.id, "ada", "k4", tiers=[0, 1, -1], flags=["rude"])
     store.close_task(task)
-    assert store.task(task).status == "done"
+    assert (store.task(task).status, store.task(task).closed) == ("done", True)
+    assert all(flag.resolved for flag in store.flags())
     refused("unknown_task", lambda: store.close_task("x"))
 
 

@@ -108,6 +108,35 @@ def test_a_database_of_something_else(tmp_path: Path, place: str, open_store: Ca
     assert "tasks" in refused("not_a_store", open_store)
 
 
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["CREATE TABLE trivium_rankings_version (version_num TEXT)", "CREATE TABLE prompts (what TEXT)"],
+        ["CREATE TABLE trivium_rankings_version (what TEXT)"],
+    ],
+)
+def test_tables_that_are_half_there(place: str, open_store: Callable[..., Store], statements: list[str]) -> None:
+    url = sa.make_url(place) if "://" in place else sa.URL.create("sqlite", database=place)
+    driver = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}[url.drivername]
+    engine = sa.create_engine(url.set(drivername=driver))
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(sa.text(statement))
+    engine.dispose()
+    assert "damaged" in refused("not_a_store", open_store)
+
+
+def test_the_servers_default_isolation_does_not_matter(place: str) -> None:
+    """A transaction that saw one moment throughout would count too few leases after waiting for a row."""
+    if "://" not in place:
+        pytest.skip("SQLite has one writer at a time")
+    url = sa.make_url(place)
+    options = f"{url.query['options']} -cdefault_transaction_isolation=serializable"
+    other = url.update_query_dict({"options": options}).render_as_string(False)
+    with Store.open(other) as store, store._database.reading() as connection:
+        assert connection.scalar(sa.text("SHOW transaction_isolation")) == "read committed"
+
+
 def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     (tmp_path / "x.db").touch()
     with Store.open(tmp_path / "x.db") as store:
