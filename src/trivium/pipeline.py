@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trivium import files, lineage, progress, summary
 from trivium.errors import UserError
-from trivium.preflight import check_place, check_section, check_stage, holds_run
+from trivium.preflight import check_models, check_place, check_section, check_stage, holds_run
 from trivium.ranks import Ranks
 from trivium.references import references
 
@@ -127,6 +127,7 @@ class Pipeline:
         chosen = {name: stage for name, stage in self.config.stages.items() if stages is None or name in stages}
         for name, stage in chosen.items() if trains else ():
             check_stage(name, stage)
+            check_models(name, stage, self.config.stages)
             self._check_start(name, stage, list(chosen))
         for section, parts in (("stages", chosen if trains else {}), ("evaluation", self.config.evaluation)):
             for name, part in parts.items():

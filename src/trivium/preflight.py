@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trivium.errors import UserError
+from trivium.references import references
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -26,6 +27,26 @@ def check_stage(name: str, config: Any) -> None:
         from trivium.model.sizes import derive
 
         derive(config.model, config.tokenizer.vocabulary_size)
+
+
+def check_models(name: str, config: Any, stages: Collection[str]) -> None:
+    """Models that lie in directories: each is one of the kind that is needed, before anything is spent on the run."""
+    for reference in references(config.model_dump(mode="json")):
+        place = Path(reference.name).expanduser()
+        place = place / "model" if (place / "model").is_dir() else place
+        if reference.name in stages or reference.product == "rankings" or not (place / "config.json").is_file():
+            continue
+        from trivium.model.huggingface import read_config
+        from trivium.model.scalar import refuse_scores
+
+        model = read_config(place)
+        if reference.product == "policy":
+            refuse_scores(model, f"stages.{name}.{reference.key}: {place}")
+        elif reference.product == "scorer" and not model.scalar_heads:
+            raise UserError(
+                f"stages.{name}.{reference.key}: {place} is a language model and gives no scores; name the model of a "
+                "reward stage, or another sequence classification"
+            )
 
 
 def check_rank(config: "RankConfig", stage: str) -> None:

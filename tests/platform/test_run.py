@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import trivium
 from tests.platform.conftest import FakeStages
@@ -372,3 +373,37 @@ def test_a_stage_alone_that_changes_nothing_keeps_the_others(fake: FakeStages, t
     trivium.run(tiny)
     assert list(trivium.run(tiny, stages=["sft"]).summary["stages"]) == ["pretrain", "sft", "rl"]
     assert len(fake.calls) == 3
+
+
+def test_models_of_the_wrong_kind_are_refused_before_anything_runs(
+    fake: FakeStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trivium.model.huggingface
+    import trivium.preflight
+
+    kinds = {"writer": 0, "judge": 1}
+    for name in kinds:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+
+    class Config:
+        def __init__(self, path: Path) -> None:
+            self.scalar_heads = kinds[path.name]
+
+    monkeypatch.setattr(trivium.model.huggingface, "read_config", Config)
+    learned = {"kind": "reward_model", "options": {"model": str(tmp_path / "writer")}}
+    stage = {
+        "prompts": [{"source": "primer"}],
+        "rewards": {"r": {"kind": "primer"}},
+        "validation": [{"source": "primer"}],
+    }
+    for changes, message in (
+        ({"init": str(tmp_path / "judge")}, "is a reward model"),
+        ({"init": str(tmp_path / "writer"), "rewards": {"r": learned}}, "is a language model and gives no scores"),
+    ):
+        recipe = {"name": "wrong", "stages": {"rl": {**stage, **changes}}}
+        path = tmp_path / "wrong.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        with pytest.raises(UserError, match=message):
+            trivium.run(str(path), directory=tmp_path / "run", quiet=True)
+    assert not fake.calls and not (tmp_path / "run").exists()

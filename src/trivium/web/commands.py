@@ -52,7 +52,7 @@ def rank() -> None:
 
 
 @_command(rank, "serve", "trivium rank runs/first --from-run runs/first")
-@click.argument("place", metavar="[STORE]", default="rankings.db")
+@click.argument("place", metavar="[STORE]", required=False)
 @click.option("--port", default=8000, type=click.IntRange(0, 65535), show_default=True, help="0: any that is free.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on; others than this: no TLS.")
 @click.option("--public-url", help="What people open where a reverse proxy stands before the server: https://…")
@@ -109,10 +109,11 @@ def rank() -> None:
     help="Requests a minute that a person may send.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of all random choices.")
-def serve_command(place: str, **options: Any) -> None:
+def serve_command(place: str | None, **options: Any) -> None:
     """Serve the ranking page of STORE: a .db file, a run directory, or the address of a database.
 
-    Without STORE: rankings.db in the working directory. Tasks are added first; ones that are there are not added twice.
+    Without STORE: rankings.db of the run named with --from-run, else of the working directory. Tasks are added first;
+    ones that are there are not added twice.
     """
     from trivium.web.live import LiveSettings
     from trivium.web.serve import TaskSources, serve
@@ -130,6 +131,7 @@ def serve_command(place: str, **options: Any) -> None:
         lease_seconds=round(options["lease"] * 60),
         requests_a_minute=options["rate"],
     )
+    place = place or options["run"] or "rankings.db"
     serve(place, TaskSources(**named, **common, live=live), settings, say=click.echo)
 
 
