@@ -195,7 +195,9 @@ def check(place: str, crowd: Crowd, rankings: int) -> None:
     with Store.open(place, create=False) as store:
         stored = list(store.rankings(superseded=True))
         assert len({ranking.id for ranking in stored}) == len(stored)
-        said = {ranking.id: (ranking.annotator, ranking.tiers) for ranking in stored}
+        said = {}  # by the places that the answers were shown at, as the page sends them
+        for ranking in stored:
+            said[ranking.id] = (ranking.annotator, tuple(ranking.tiers[number] for number in ranking.displayed))
         for identity, (name, _, tiers) in crowd.acknowledged.items():
             assert said[identity] == (name, tiers)
         assert crowd.repeated == 0 and len(stored) == len(crowd.acknowledged) == rankings

@@ -1,6 +1,7 @@
 """A small store behind a server, and an annotator with a browser's manners."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,25 @@ def make_store(folder: Path, tasks: int = 3, answers: int = 3, **options: Any) -
 class Person:
     """An annotator at the page."""
 
-    def __init__(self, client: TestClient, token: str | None = None) -> None:
-        self.client = client
-        if token:
-            assert client.get(f"/enter/{token}", follow_redirects=False).status_code == 303
+    def __init__(self, client: TestClient, token: str) -> None:
+        self.client, self.token = client, token
+        assert client.get(f"/enter/{token}", follow_redirects=False).status_code == 303
+
+    def displayed(self, assignment: str) -> tuple[int, ...]:
+        """The order in which the page shows the answers; the page itself does not tell it."""
+        store: Store = self.client.app.state.server.store  # type: ignore[attr-defined]
+        annotator = store.annotator_by_token(self.token)
+        assert annotator is not None
+        return store.assignment(assignment, annotator.name).displayed
+
+    def by_place(self, assignment: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields that name answers by their numbers in the task, as the page sends them: by the places shown."""
+        displayed = list(self.displayed(assignment))
+        names = {f"tier-{number}": f"tier-{place}" for place, number in enumerate(displayed)}
+        given = {names.get(name, name): value for name, value in values.items()}
+        if given.get("edited_from") in map(str, displayed):
+            given["edited_from"] = str(displayed.index(int(given["edited_from"])))
+        return given
 
     def form(self, path: str = "/rank") -> dict[str, str]:
         """The hidden fields of the page."""
@@ -52,7 +68,10 @@ class Person:
         return fields
 
     def submit(self, path: str = "/rank", headers: dict[str, str] | None = None, **values: Any) -> Any:
-        form = {**self.form(path), **{name.replace("_tier_", "tier-"): value for name, value in values.items()}}
+        """``_tier_0`` is the rank of the task's answer 0, wherever it is shown; so is ``edited_from``."""
+        form = self.form(path)
+        given = {name.replace("_tier_", "tier-"): value for name, value in values.items()}
+        form |= self.by_place(form["assignment"], given)
         return self.client.post(
             "/rank", data=form, headers=ORIGIN if headers is None else headers, follow_redirects=False
         )

@@ -49,8 +49,13 @@ def leave(page: Page) -> None:
 
 
 def number(page: Page, label: str) -> int:
-    """The answer that is shown under a letter."""
-    return int(page.locator(f".answer[data-label={label}]").get_attribute("data-number") or "")
+    """Where the answer that is shown under a letter stands in the task; its text tells, the page itself does not."""
+    return ANSWERS.index(page.locator(f".answer[data-label={label}] .text").text_content() or "")
+
+
+def letter(page: Page, answer: int) -> str:
+    """The letter that an answer of the task is shown under."""
+    return next(label for label in "ABCD" if number(page, label) == answer)
 
 
 def tiers(page: Page, **by_label: int) -> tuple[int, ...]:
@@ -241,13 +246,14 @@ def test_a_correction_shows_what_was_given_and_supersedes_it(context: BrowserCon
 
 def test_hostile_answers_stay_text(context: BrowserContext, pages: Site) -> None:
     page = enter(context, pages, "hostile")
-    card = page.locator(f".answer[data-number='{ANSWERS.index(HOSTILE)}']")
+    hostile = letter(page, ANSWERS.index(HOSTILE))
+    card = page.locator(f".answer[data-label={hostile}]")
     assert card.locator(".text").text_content() == HOSTILE
     page.locator("#compare-open").click()
-    page.locator("#compare-left").select_option(str(ANSWERS.index(HOSTILE)))
+    page.locator("#compare-left").select_option(label=f"Answer {hostile}")
     page.keyboard.press("Escape")
     page.get_by_text("Write a better answer").click()
-    page.get_by_label("Starting from").select_option(str(ANSWERS.index(HOSTILE)))
+    page.get_by_label("Starting from").select_option(label=f"Answer {hostile}")
     expect(page.get_by_label("Better answer", exact=True)).to_have_value(HOSTILE)
     assert page.evaluate("window.broken") is None
     assert page.locator(".answer img, .answer script, #compare img, .chip img").count() == 0
@@ -333,13 +339,14 @@ def test_what_is_missing_is_said_and_led_to(context: BrowserContext, pages: Site
 def test_differences(context: BrowserContext, pages: Site) -> None:
     page = enter(context, pages, "compares")
     page.get_by_role("button", name="Compare two").click()
-    page.locator("#compare-left").select_option("0")
-    page.locator("#compare-right").select_option("2")
+    first, third = (f"Answer {letter(page, answer)}" for answer in (0, 2))
+    page.locator("#compare-left").select_option(label=first)
+    page.locator("#compare-right").select_option(label=third)
     assert page.locator("#compare-a").text_content() == ANSWERS[0]
     assert page.locator("#compare-b").text_content() == ANSWERS[2]
     assert page.locator("#compare-a del").all_text_contents()[0].split() == ["moon", "pulls", "on"]
     assert page.locator("#compare-b ins").all_text_contents()[0].split() == ["sun", "heats"]
-    page.locator("#compare-right").select_option("0")
+    page.locator("#compare-right").select_option(label=first)
     expect(page.locator("#compare-summary")).to_have_text("The two are the same, letter by letter.")
     rejoined = page.evaluate(
         """async () => {

@@ -16,6 +16,7 @@ from trivium.feedback.rankings.record import Response, from_row
 from trivium.feedback.rankings.store import Store, StoreError
 from trivium.web import views
 from trivium.web.access import csrf_token
+from trivium.web.settings import ServerSettings
 
 
 def stored(place: Path, **options: object) -> list:
@@ -47,6 +48,39 @@ def test_the_page_shows_answers_blind_in_the_order_that_is_stored(tmp_path: Path
         shown = [int(number) for number in re.findall(r"Answer (\d) to 0", page)]
         mira.submit(_tier_0="1", _tier_1="2")
     assert list(stored(place)[0].displayed) == list(dict.fromkeys(shown))
+
+
+def test_no_page_tells_where_an_answer_stands_in_the_task(tmp_path: Path) -> None:
+    """Two orders of one task give pages that differ in the texts alone: new, refused, and to be corrected."""
+    place, tokens = make_store(tmp_path, tasks=0)
+    answers = [Response(f"({letter})") for letter in "pqrs"]
+    with Store.open(place) as store:
+        store.add_task(prompt_of(0), answers, wanted=2)
+    pages, orders = [], []
+    with client_of(place, ServerSettings(seed=1)) as client:
+        for name in ("mira", "tom"):
+            client.cookies.clear()
+            person = Person(client, tokens[name])
+            hidden = person.form()
+            seen = [client.get("/rank").text]
+            orders.append(person.displayed(hidden["assignment"]))
+            assert re.findall(r"\(([pqrs])\)", seen[0]) == [answers[number].text[1] for number in orders[-1]]
+            wrong = {**hidden, **{f"tier-{at}": "x" for at in range(4)}, "tier-0": "4", "edited_from": "2"}
+            seen.append(client.post("/rank", data=wrong, headers=ORIGIN).text)
+            right = {"tier-0": "2", "tier-1": "1", "tier-3": "2", "edited": "better", "edited_from": "3"}
+            assert client.post("/rank", data={**hidden, **right}, headers=JSON).json()["ok"]
+            seen.append(client.get("/back").text)
+            pages.append([_without_texts(page, name, hidden["assignment"]) for page in seen])
+    assert orders[0] != orders[1] and list(range(4)) not in map(list, orders)
+    assert pages[0] == pages[1]
+    for ranking, displayed in zip(stored(place), orders, strict=True):
+        assert ranking.displayed == displayed and ranking.edited_from == displayed[3]
+        assert [ranking.tiers[number] for number in displayed] == [1, 0, -1, 1]
+
+
+def _without_texts(page: str, name: str, assignment: str) -> str:
+    page = re.sub(r'name="(csrf|key)" value="[^"]*"', "", page)
+    return re.sub(r"\([pqrs]\)", "", page).replace(assignment, "").replace(name, "")
 
 
 def test_ties_all_bad_and_skips(tmp_path: Path) -> None:
@@ -92,7 +126,9 @@ def test_a_key_with_other_values_is_told_and_corrects_when_sent_again(tmp_path: 
     """Without the page's script, a form whose answer was lost is changed and sent again under its old key."""
     place, tokens = make_store(tmp_path)
     with client_of(place) as client:
-        form = {**Person(client, tokens["mira"]).form(), "tier-0": "1", "tier-1": "2"}
+        mira = Person(client, tokens["mira"])
+        form = {**mira.form(), "tier-0": "1", "tier-1": "2"}
+        displayed = mira.displayed(form["assignment"])
         assert client.post("/rank", data=form, headers=JSON).json()["ok"]
         assert client.post("/rank", data={**form, "seconds": "9"}, headers=JSON).json()["ok"]
         changed = {**form, "tier-0": "2", "tier-1": "1"}
@@ -104,7 +140,7 @@ def test_a_key_with_other_values_is_told_and_corrects_when_sent_again(tmp_path: 
         (key,) = re.findall(r'name="key" value="([^"]*)"', page.text)
         assert key != form["key"] and len(stored(place)) == 1
         assert client.post("/rank", data={**changed, "key": key}, headers=JSON).json()["ok"]
-    assert [ranking.tiers for ranking in stored(place)] == [(1, 0, -1)]
+    assert [[ranking.tiers[number] for number in displayed] for ranking in stored(place)] == [[1, 0, -1]]
 
 
 def test_going_back_supersedes(tmp_path: Path) -> None:
@@ -112,9 +148,14 @@ def test_going_back_supersedes(tmp_path: Path) -> None:
     with client_of(place) as client:
         mira = Person(client, tokens["mira"])
         assert client.get("/back").status_code == 404
-        mira.submit(**TIERS, note="first thought", strength="3")
+        mira.submit(**TIERS, note="first thought", strength="3", edited="Better", edited_from="1")
         page = client.get("/back").text
-        assert "first thought" in page and re.search(r'name="tier-1" value="2"[^>]*checked', page)
+        assert "first thought" in page
+        form = mira.by_place(mira.form("/back")["assignment"], {"tier-0": "1", "tier-1": "2", "edited_from": "1"})
+        source = form.pop("edited_from")
+        for name, rank in form.items():
+            assert re.search(f'name="{name}" value="{rank}"[^>]*checked', page)
+        assert re.search(f'<option value="{source}" selected>Answer {views.label(int(source))}<', page)
         mira.submit("/back", _tier_0="2", _tier_1="1")
     assert [ranking.tiers for ranking in stored(place)] == [(1, 0, -1)]
     assert [ranking.tiers for ranking in stored(place, superseded=True)] == [(0, 1, 1), (1, 0, -1)]
@@ -135,16 +176,16 @@ def test_an_expired_lease_is_stored_as_late(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"_tier_7": "1"}, "answer 7"),
-        ({"_tier_0": "10"}, "places go from 1 to 9"),
-        ({"_tier_0": "-1"}, "places go from 1 to 9"),
+        ({"_tier_7": "1"}, "answer H"),
+        ({"_tier_0": "10"}, "ranks go from 1 to 9"),
+        ({"_tier_0": "-1"}, "ranks go from 1 to 9"),
         ({"_tier_0": "1"}, "fewer than two"),
         ({}, "fewer than two"),
         ({**TIERS, "strength": "9"}, "strength"),
         ({**TIERS, "extra": "x"}, "'extra'"),
         ({**TIERS, "all_bad": "maybe"}, "all_bad"),
         ({**TIERS, "seconds": "nan"}, "seconds"),
-        ({**TIERS, "edited": "x", "edited_from": "5"}, "answer '5'"),
+        ({**TIERS, "edited": "x", "edited_from": "5"}, "starts from an answer"),
         ({**TIERS, "note": "x" * 10_001}, "10,000"),
         ({**TIERS, "note": "a\x00b"}, "NUL"),
         ({**TIERS, "key": ""}, "key"),

@@ -188,6 +188,28 @@ def test_what_the_model_is_unsure_of_comes_first_and_a_random_slice_is_kept_apar
         assert drawn and drawn.task.slice == "random"
 
 
+def test_tasks_that_were_there_before_the_model_get_their_slices(tmp_path: Path) -> None:
+    selection = Selection([FakeModel()], random_share=0.3, seed=1)
+    with Store.open(tmp_path / "rankings.db") as store:
+        add_tasks(store, [NewTask(prompt_of(number), answers_of(number)) for number in range(60)])
+        gold = store.add_task(prompt_of(99), answers_of(99), gold=(0, 1, 2))
+        kept = store.add_task(prompt_of(98), answers_of(98), slice="active")
+        closed = store.add_task(prompt_of(97), answers_of(97))
+        store.close_task(closed)
+        assert selection.judge_store(store) == 62
+        tasks = {task.id: task for task in store.tasks()}
+        assert (tasks.pop(gold).slice, tasks.pop(kept).slice, tasks.pop(closed).slice) == ("", "active", "")
+        assert {task.slice for task in tasks.values()} == {"random", "active"}
+        assert all(task.slice == selection.slice_of(task.prompt.id) for task in tasks.values())
+        Selection([FakeModel()], random_share=0.9, seed=2).judge_store(store)
+        assert {task.id: task.slice for task in store.tasks() if task.id in tasks} == {
+            name: task.slice for name, task in tasks.items()
+        }
+        store.add_annotator("mira")
+        drawn = store.assign("mira", random_share=1.0)
+        assert drawn and drawn.task.slice == "random"
+
+
 def test_several_models_disagree_with_one_another_and_long_answers_have_no_priority() -> None:
     class Other(FakeModel):
         def normalised(self, items: list) -> torch.Tensor:
@@ -247,9 +269,9 @@ def test_the_group_serves_by_default() -> None:
     finally:
         rank.commands["serve"].callback = original
     assert [(options["place"], options["port"]) for options in asked] == [
-        ("rankings.db", 8000),
+        (None, 8000),
         ("some/run", 8000),
-        ("rankings.db", 1),
+        (None, 1),
         ("some/run", 8000),
     ]
     assert "add-annotator" in CliRunner().invoke(rank, ["--help"]).output

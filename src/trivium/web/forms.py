@@ -1,4 +1,8 @@
-"""From the posted form to the arguments of ``Store.submit``. A form that our page cannot have sent is refused."""
+"""From the posted form to the arguments of ``Store.submit``. A form that our page cannot have sent is refused.
+
+The form names answers by the places they are shown at, the store by their numbers in the task: what turns one into the
+other is the assignment's ``displayed``.
+"""
 
 import math
 import re
@@ -8,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from trivium.feedback.rankings.record import UNRANKED, Ranking, dense_tiers
-from trivium.web.views import visible
+from trivium.web.views import label, visible
 
 if TYPE_CHECKING:
     from trivium.feedback.rankings.store import Assignment
@@ -56,8 +60,8 @@ def read_form(body: bytes, content_type: str) -> dict[str, str]:
 
 def submission(form: Mapping[str, str], assignment: "Assignment") -> Submission:
     """What the annotator said about the answers of ``assignment``. Raises FormError with a sentence."""
-    numbers = range(len(assignment.task.responses))
-    _check_names(form, len(numbers))
+    displayed = assignment.displayed
+    _check_names(form, len(displayed))
     for name, limit in LIMITS.items():
         if len(form.get(name, "")) > limit:
             raise FormError(f"{name} has more than {limit:,} characters; shorten it")
@@ -75,12 +79,14 @@ def submission(form: Mapping[str, str], assignment: "Assignment") -> Submission:
         reason = form.get("reason", "").strip()
         if not reason:
             raise FormError("say in a few words why you skip this task")
-        return Submission(key, {**arguments, "tiers": (UNRANKED,) * len(numbers), "skipped": reason})
+        return Submission(key, {**arguments, "tiers": (UNRANKED,) * len(displayed), "skipped": reason})
     if action != "submit":
         raise FormError(f"the form asks for {action[:40]!r}; it can submit or skip")
     edited, edited_from = _edited(form, assignment)
+    # Read in the order shown: the first answer that a refusal names tells nothing of their order in the task.
+    tiers = {number: _tier(form.get(f"tier-{place}", ""), place) for place, number in enumerate(displayed)}
     arguments |= {
-        "tiers": dense_tiers([_tier(form.get(f"tier-{number}", ""), number) for number in numbers]),
+        "tiers": dense_tiers([tiers[number] for number in range(len(displayed))]),
         "all_bad": _switch(form.get("all_bad", "")),
         "strength": _strength(form.get("strength", "")),
         "edited": edited,
@@ -98,17 +104,18 @@ def _check_names(form: Mapping[str, str], answers: int) -> None:
     for name in form:
         match = _TIER.fullmatch(name)
         if match and int(match[1]) >= answers:
-            raise FormError(f"the form ranks answer {int(match[1])}, which this task does not have; reload the page")
+            answer = label(int(match[1]))
+            raise FormError(f"the form ranks answer {answer}, which this task does not have; reload the page")
         if not match and name not in _FIELDS:
             raise FormError(f"the form has a field {name[:40]!r}, which our page does not send; reload the page")
 
 
-def _tier(value: str, number: int) -> int:
+def _tier(value: str, place: int) -> int:
     """Tiers from 1, best first; nothing for an answer that is left unranked."""
     if value == "":
         return UNRANKED
     if not re.fullmatch("[1-9]", value):
-        raise FormError(f"answer {number} is given the place {value[:20]!r}; places go from 1 to 9")
+        raise FormError(f"answer {label(place)} is given the rank {value[:20]!r}; ranks go from 1 to 9")
     return int(value)
 
 
@@ -129,8 +136,8 @@ def _edited(form: Mapping[str, str], assignment: "Assignment") -> tuple[str | No
     text, source = form.get("edited", ""), form.get("edited_from", "")
     responses = assignment.task.responses
     if source and (not re.fullmatch("[0-9]{1,3}", source) or int(source) >= len(responses)):
-        raise FormError(f"the edit starts from answer {source[:20]!r}, which this task does not have; reload the page")
-    number = int(source) if source else None
+        raise FormError("the edit starts from an answer that this task does not have; reload the page")
+    number = assignment.displayed[int(source)] if source else None
     if not text.strip() or (number is not None and _in_a_field(text) == _in_a_field(responses[number].text)):
         return None, None
     return text, number

@@ -222,8 +222,7 @@ def back(request: Request) -> Response:
         raise HTTPException(404, "You have not ranked anything yet, so there is nothing to correct.")
     of_task = list(server.store.rankings(task=assignment.task.id, annotators=[annotator.name]))
     last = next((ranking for ranking in of_task if ranking.id == assignment.ranking_id), None)
-    tiers = dict(enumerate(last.tiers)) if last else {}
-    return _rank_page(request, annotator, assignment, tiers=tiers, form=views.form_of(last) if last else {})
+    return _rank_page(request, annotator, assignment, form=views.form_of(last, assignment.displayed) if last else {})
 
 
 @router.post("/rank")
@@ -260,7 +259,6 @@ def _rank_page(
     assignment: Assignment,
     status: int = 200,
     error: str | None = None,
-    tiers: Mapping[int, int] | None = None,
     form: Mapping[str, str] | None = None,
 ) -> Response:
     server = server_of(request)
@@ -269,13 +267,11 @@ def _rank_page(
         status,
         annotator,
         assignment_id=assignment.id,
-        task_id=assignment.task.id,
         csrf=csrf_token(server.token(request)),
         key=secrets.token_urlsafe(16),
         criterion=assignment.task.criterion,
         messages=views.messages(assignment.task.prompt),
         answers=views.blind_answers(assignment),
-        tiers=dict(tiers or {}),
         **_progress(server, annotator),
         error=error,
         form=dict(form or {}),

@@ -80,8 +80,15 @@ class Selection:
         """``random`` for a share of all prompts, ``active`` for the rest; depends on (seed, prompt) alone."""
         return RANDOM if generator(self.seed, "slice", prompt_id).random() < self.random_share else ACTIVE
 
+    def slice_store(self, store: Store) -> int:
+        """Put the tasks that were added before there was a model into slices, as new ones are; how many. What is done
+        already stays as it is, and so does a slice once set: another share or seed moves no task."""
+        waiting = [task for task in store.tasks() if task.status != "done" and not task.slice and task.gold is None]
+        return store.set_slices({task.id: self.slice_of(task.prompt.id) for task in waiting})
+
     def judge_store(self, store: Store, portion: int = 64) -> int:
-        """Set the priorities of all open tasks; how many. A task keeps the slice it was added with."""
+        """Set the priorities of all open tasks; how many. Those that were added without a slice are put into one."""
+        self.slice_store(store)
         tasks = [task for task in store.tasks() if task.status == "open"]
         for start in range(0, len(tasks), portion):
             part = tasks[start : start + portion]

@@ -33,11 +33,12 @@ def messages(prompt: Prompt) -> list[dict[str, str]]:
 
 
 def blind_answers(assignment: "Assignment") -> list[dict[str, Any]]:
-    """Answers in the order shown, lettered by that order: nothing tells which system wrote which."""
+    """Answers in the order shown, named by their places in it: nothing tells which system wrote which, nor where an
+    answer stands in the task, whose order may follow the systems."""
     responses = assignment.task.responses
     return [
         {
-            "number": number,
+            "place": place,
             "label": label(place),
             "text": visible(responses[number].text),
             "cut": responses[number].finish_reason == "length",
@@ -46,15 +47,16 @@ def blind_answers(assignment: "Assignment") -> list[dict[str, Any]]:
     ]
 
 
-def form_of(ranking: Ranking) -> dict[str, str]:
-    """The fields of the form that would give this ranking: to show it again for a correction."""
-    form = {f"tier-{number}": "" if tier == UNRANKED else str(tier + 1) for number, tier in enumerate(ranking.tiers)}
+def form_of(ranking: Ranking, displayed: Sequence[int]) -> dict[str, str]:
+    """The fields of the form that would give this ranking, answers shown in this order: to show it for a correction."""
+    tiers = [ranking.tiers[number] for number in displayed]
+    form = {f"tier-{place}": "" if tier == UNRANKED else str(tier + 1) for place, tier in enumerate(tiers)}
     return form | {
         "all_bad": "on" if ranking.all_bad else "",
         "strength": "" if ranking.strength is None else f"{ranking.strength:g}",
         "note": visible(ranking.note),
         "edited": visible(ranking.edited or ""),
-        "edited_from": "" if ranking.edited_from is None else str(ranking.edited_from),
+        "edited_from": "" if ranking.edited_from is None else str(list(displayed).index(ranking.edited_from)),
         "flag": visible("; ".join(ranking.flags)),
         "reason": visible(ranking.skipped or ""),
     }

@@ -90,6 +90,56 @@ def test_nobody_gets_a_task_twice(people: Store) -> None:
     assert people.assign("ada") is None
 
 
+@pytest.mark.parametrize("why", ["done", "flagged", "closed"])
+def test_a_task_that_needs_nobody_any_more_is_not_held(people: Store, why: str) -> None:
+    first, second = add(people, 2)
+    mine = given(people, "ada", now=0.0)
+    assert mine.task.id == first
+    if why == "closed":
+        people.close_task(first)
+    else:  # the lease runs out and eve gets the task; hers runs out and ada gets it back; then eve submits
+        other = given(people, "eve", now=2000.0)
+        assert other.task.id == first and given(people, "ada", now=4000.0).id == mine.id
+        flags = ["odd"] if why == "flagged" else []
+        people.submit(other.id, "eve", "k", tiers=[0, 1, 1, 1], flags=flags, now=4001.0)
+    ours = given(people, "ada", now=4002.0)
+    assert ours.task.id == second
+    assert given(people, "ada", now=4003.0).id == ours.id
+    late = people.submit(mine.id, "ada", "k", tiers=[0, 1, 1, 1], now=4004.0)
+    assert late.metadata == {"late": True} and late in list(people.rankings())
+    people.submit(ours.id, "ada", "k2", tiers=[0, 1, 1, 1], now=4005.0)
+    assert people.assign("ada", now=4006.0) is None
+
+
+def test_a_flagged_task_comes_back_when_it_is_reopened(people: Store) -> None:
+    (task,) = add(people, 1, wanted=2)
+    mine, other = given(people, "ada", now=0.0), given(people, "eve", now=0.0)
+    people.submit(other.id, "eve", "k", tiers=[0, 1, 1, 1], flags=["odd"], now=1.0)
+    assert people.assign("ada", now=2.0) is None
+    people.reopen_task(task)
+    again = given(people, "ada", now=3.0)
+    assert (again.id, again.displayed, again.expired) == (mine.id, mine.displayed, False)
+
+
+def test_a_gold_task_stays_in_hand_while_it_is_mixed_in(people: Store) -> None:
+    add(people, 1, gold=[0, 1, 2, 3])
+    mine, other = given(people, "ada", gold_share=1.0, now=0.0), given(people, "eve", gold_share=1.0, now=0.0)
+    people.submit(other.id, "eve", "k", tiers=[0, 1, 2, 3], now=1.0)
+    assert given(people, "ada", gold_share=1.0, now=2.0).id == mine.id
+    assert people.assign("ada", now=3.0) is None  # without a share it is work like any other, and done
+
+
+def test_slices_are_set_once(people: Store) -> None:
+    first, second = add(people, 2)
+    assert people.set_slices({first: "random"}) == 1
+    assert people.set_slices({first: "active", second: "active"}) == 1
+    assert [task.slice for task in people.tasks()] == ["random", "active"]
+    third = people.add_task(prompt(7), ANSWERS)
+    refused("unknown_task", lambda: people.set_slices({third: "random", "zzz": "random"}))
+    refused("invalid", lambda: people.set_slices({third: "other"}))
+    assert people.task(third).slice == ""
+
+
 def test_by_priority_then_age(people: Store) -> None:
     tasks = add(people, 4)
     people.set_priorities({tasks[2]: 1.0})

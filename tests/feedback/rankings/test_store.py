@@ -167,6 +167,33 @@ def test_a_ranking_that_is_not_valid_stores_nothing(store: Store, bad: Ranking, 
     assert list(store.rankings()) == [] and store.progress().tasks == 0
 
 
+def test_rankings_that_supersede_each_other_are_refused(store: Store) -> None:
+    ring = [ranking(0, 1, 2, id=a, supersedes=b) for a, b in ("xy", "yz", "zx")]
+    assert "'x', 'y', 'z' supersede each other" in refused("invalid", lambda: store.add_rankings(ring))
+    assert list(store.rankings(superseded=True)) == []
+    store.add_rankings(ring[:2])  # z may be somewhere else …
+    assert "supersede each other" in refused("invalid", lambda: store.add_rankings(ring[2:]))  # … and is not to come so
+    store.add_rankings([ranking(1, 0, 2, id="z", supersedes="w"), ranking(1, 0, 2, id="v", supersedes="x")])
+    assert [item.id for item in store.rankings()] == ["v"]
+
+
+def test_a_ranking_of_another_is_not_superseded(store: Store) -> None:
+    old, new = (
+        ranking(0, 1, 2, id="old", annotator="ada"),
+        ranking(1, 0, 2, id="new", supersedes="old", annotator="eve"),
+    )
+    says = refused("invalid", lambda: store.add_rankings([old, new]))
+    assert "'new' of 'eve' supersedes 'old', which 'ada' gave" in says
+    store.add_rankings([old])
+    refused("invalid", lambda: store.add_rankings([new]))
+    later = ranking(1, 0, 2, id="later", supersedes="to come", annotator="eve")
+    store.add_rankings([later])
+    refused("invalid", lambda: store.add_rankings([replace(old, id="to come")]))
+    assert list(store.rankings()) == [old, later]
+    store.add_rankings([replace(new, annotator="ada")])
+    assert [item.id for item in store.rankings()] == ["later", "new"]
+
+
 def test_one_id_names_one_ranking(store: Store) -> None:
     store.add_rankings([ranking(0, 1, 2, id="x"), ranking(0, 1, 2, id="x")])
     assert "'x'" in refused("conflict", lambda: store.add_rankings([ranking(1, 0, 2, id="x")]))

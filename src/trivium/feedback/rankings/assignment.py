@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from trivium.feedback.rankings import entries
 from trivium.feedback.rankings import tables as t
-from trivium.feedback.rankings.contents import iso, load_task, plain, refresh
+from trivium.feedback.rankings.contents import chunks, iso, load_task, plain, refresh
 from trivium.feedback.rankings.record import UNRANKED, Ranking, dense_tiers
 from trivium.feedback.rankings.work import Assignment, StoreError
 from trivium.streams import generator
@@ -57,7 +57,7 @@ def assign(connection: sa.Connection, annotator: str, draw: Draw, now: float) ->
     The row of the annotator is locked first (as in ``submit``), so that two tabs of one person get one assignment.
     """
     person = find_annotator(connection, annotator, lock=True)
-    row = _open_assignment(connection, person.number, now)
+    row = _open_assignment(connection, person.number, draw, now)
     if row is None:
         task = _draw_task(connection, person, draw, now)
         if task is None:
@@ -68,21 +68,33 @@ def assign(connection: sa.Connection, annotator: str, draw: Draw, now: float) ->
     return replace(_view(connection, row, annotator, now), expires=iso(expires), expired=False)
 
 
-def _open_assignment(connection: sa.Connection, person: int, now: float) -> Any:
-    """What the annotator has in hand: a lease that runs, else one that ran out while the task still wants rankings."""
+def _open_assignment(connection: sa.Connection, person: int, draw: Draw, now: float) -> Any:
+    """What the annotator has in hand: a lease that runs, else one that ran out while the task still wants rankings.
+    Leases of tasks that are flagged or done meanwhile end; what is submitted to them is late."""
     rows = connection.execute(
-        sa.select(t.assignments, t.tasks.c.closed, t.tasks.c.status)
+        sa.select(t.assignments, t.tasks.c.closed, t.tasks.c.status, t.gold_tasks.c.task.label("gold"))
         .join(t.tasks, t.tasks.c.id == t.assignments.c.task)
-        .where(t.assignments.c.annotator == person, t.assignments.c.submitted.is_(None), t.tasks.c.closed.is_(False))
+        .join(t.gold_tasks, t.gold_tasks.c.task == t.tasks.c.id, isouter=True)
+        .where(t.assignments.c.annotator == person, t.assignments.c.submitted.is_(None))
         .order_by(t.assignments.c.created)
     ).all()
-    for row in rows:
-        if row.expires > now:
+    running = [row for row in rows if row.expires > now]
+    ended = [row.id for row in running if not _is_of_use(row, draw)]
+    for part in chunks(ended):
+        connection.execute(sa.update(t.assignments).where(t.assignments.c.id.in_(part)).values(expires=now))
+    for row in running:
+        if row.id not in ended:
             return row
     for row in rows:
         if row.status == "open" and _is_wanted(connection, row.task, person, now):
             return row
     return None
+
+
+def _is_of_use(row: Any, draw: Draw) -> bool:
+    """Whether a ranking of the task is still asked for. A gold task that is mixed in goes to everybody."""
+    mixed_in = row.gold is not None and draw.gold_share > 0
+    return row.status == "open" or (row.status == "done" and not row.closed and mixed_in)
 
 
 def _leases(task: Any, person: int, now: float) -> Any:

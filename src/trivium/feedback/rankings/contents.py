@@ -196,10 +196,27 @@ def _check(item: NewTask) -> None:
         raise StoreError("invalid", f"a task needs at least 2 responses to rank, and this one has {count}")
     if item.wanted < 0:  # 0: nobody is asked, it is there for the rankings that come otherwise
         raise StoreError("invalid", f"a task is for 0 annotators or more, not for {item.wanted}")
-    if item.slice not in SLICES:
-        raise StoreError("invalid", f"the slice of a task is 'random', 'active' or empty, not {item.slice!r}")
+    _check_slice(item.slice)
     if item.priority != item.priority:
         raise StoreError("invalid", "the priority of a task must be a number")
+
+
+def _check_slice(name: str) -> None:
+    if name not in SLICES:
+        raise StoreError("invalid", f"the slice of a task is 'random', 'active' or empty, not {name!r}")
+
+
+def set_slices(connection: sa.Connection, slices: Mapping[str, str]) -> int:
+    """Set the slices of tasks that are in none; how many were set."""
+    count = 0
+    for task, name in sorted(slices.items()):
+        _check_slice(name)
+        here = t.tasks.c.id == task
+        changed = connection.execute(sa.update(t.tasks).where(here, t.tasks.c.slice == "").values(slice=name)).rowcount
+        if not changed and connection.execute(sa.select(t.tasks.c.id).where(here)).first() is None:
+            raise unknown_task(task)
+        count += changed
+    return count
 
 
 def set_gold(connection: sa.Connection, task: str, tiers: Sequence[int], note: str) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -143,6 +143,7 @@ def add(connection: sa.Connection, rankings: Sequence[Ranking]) -> int:
     new = [ranking for name, ranking in unique.items() if name not in stored]
     if not new:
         return 0
+    _check_corrections(connection, new)
     numbers = annotator_numbers(connection, {ranking.annotator: ranking.kind for ranking in new})
     added = Added()
     # wanted 0: a task that came with its ranking is nobody's work until it is added as such
@@ -154,6 +155,48 @@ def add(connection: sa.Connection, rankings: Sequence[Ranking]) -> int:
     store_flags(connection, rows)
     refresh(connection, list(added.tasks))
     return len(new)
+
+
+def _check_corrections(connection: sa.Connection, new: Sequence[Ranking]) -> None:
+    """Raises StoreError ``invalid`` where a ranking supersedes another annotator's, or rankings supersede each other:
+    none of them would stand. What a ranking supersedes need not be in the store."""
+    links = {ranking.id: (ranking.annotator, ranking.supersedes) for ranking in new}
+    columns = sa.select(t.rankings.c.id, t.annotators.c.name, t.rankings.c.supersedes)
+    stored = columns.join(t.annotators, t.annotators.c.number == t.rankings.c.annotator)
+
+    def find(condition: Callable[[Sequence[str]], sa.ColumnElement[bool]], ids: Sequence[str]) -> None:
+        for part in chunks(ids):
+            for row in connection.execute(stored.where(condition(part))):
+                links[row.id] = (row.name, row.supersedes)
+
+    find(t.rankings.c.supersedes.in_, list(links))
+    asked: set[str] = set()
+    while missing := {old for _, old in links.values() if old and old not in links} - asked:
+        asked |= missing
+        find(t.rankings.c.id.in_, sorted(missing))
+    fresh = {ranking.id for ranking in new}
+    for name, (annotator, old) in links.items():
+        if old in links and links[old][0] != annotator and (name in fresh or old in fresh):
+            raise StoreError(
+                "invalid",
+                f"the ranking {name!r} of {annotator!r} supersedes {old!r}, which {links[old][0]!r} gave; annotators "
+                "correct rankings of their own alone, so leave out what it supersedes",
+            )
+    passed: set[str] = set()
+    for ranking in new:
+        path: dict[str, None] = {}  # in the order of going back
+        at: str | None = ranking.id
+        while at in links and at not in passed and at not in path:
+            path[at] = None
+            at = links[at][1]
+        ring = list(path)[list(path).index(at) :] if at in path else []
+        if not fresh.isdisjoint(ring):
+            raise StoreError(
+                "invalid",
+                f"the rankings {', '.join(map(repr, ring[:3]))}{' …' * (len(ring) > 3)} supersede each other, so that "
+                "none of them would stand; leave out what one of them supersedes",
+            )
+        passed |= path.keys()
 
 
 def _differ(one: Ranking, other: Ranking) -> bool:

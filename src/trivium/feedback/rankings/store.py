@@ -177,6 +177,11 @@ class Store:
                     raise StoreError("invalid", f"the priority of the task {task!r} is not a number")
                 self._update_task(connection, task, priority=float(priority))
 
+    def set_slices(self, slices: Mapping[str, str]) -> int:
+        """Put tasks that are in no slice into these, in one transaction; how many were. A slice once set is kept."""
+        with self._database.writing() as connection:
+            return contents.set_slices(connection, slices)
+
     def close_task(self, task_id: str) -> None:
         """Nobody is given the task any more; who has it in hand may still submit. Its flags are settled."""
         with self._database.writing() as connection:
@@ -221,9 +226,10 @@ class Store:
     ) -> Assignment | None:
         """What the annotator ranks next; None: nothing is left for them.
 
-        An assignment that is open comes back unchanged, its lease renewed. Else a task they have not done, with fewer
-        than ``wanted`` rankings and running leases: with probability ``gold_share`` a gold task, with ``random_share``
-        one of the random slice in the order of hashes, else by priority, then age. ``now``: seconds since 1970.
+        An assignment that is open comes back unchanged, its lease renewed; one of a task that was flagged or needs
+        nobody any more ends (a submit to it is kept, as late). Else a task they have not done, with fewer than
+        ``wanted`` rankings and running leases: with probability ``gold_share`` a gold task, with ``random_share`` one
+        of the random slice in the order of hashes, else by priority, then age. ``now``: seconds since 1970.
         """
         draw = Draw(lease_seconds, gold_share, random_share, seed)
         with self._database.writing() as connection:
@@ -280,7 +286,8 @@ class Store:
 
     def add_rankings(self, rankings: Iterable[Ranking]) -> int:
         """Store rankings made elsewhere, with the tasks and annotators they need, all or none; returns how many were
-        new by their id (one is made from the content where there is none)."""
+        new by their id (one is made from the content where there is none). One that supersedes another annotator's
+        is refused, and so are rankings that supersede each other."""
         given = [entries.named(ranking) for ranking in rankings]
         for ranking in given:
             entries.check(ranking)

@@ -7,7 +7,7 @@ const element = (id) => document.getElementById(id);
 export function setUpCompare(answers) {
   const dialog = element("compare");
   const [left, right] = [element("compare-left"), element("compare-right")];
-  const find = (select) => answers.find((answer) => answer.number === Number(select.value));
+  const find = (select) => answers.find((answer) => answer.place === Number(select.value));
 
   const fill = (place, parts, side, tag) => {
     place.replaceChildren(

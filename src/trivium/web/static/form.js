@@ -6,7 +6,7 @@ export class RankingForm {
     this.form = form;
     this.answers = [...form.querySelectorAll(".answer")].map((card) => ({
       card,
-      number: Number(card.dataset.number),
+      place: Number(card.dataset.place),
       label: card.dataset.label,
       text: card.querySelector("div.text")?.textContent ?? "",
       radios: [...card.querySelectorAll("input[type=radio]")],

@@ -91,7 +91,7 @@ let filled = "";
 function fillBetterAnswer() {
   const { edited, edited_from: from } = form.elements;
   if (edited.value && edited.value !== filled) return; // somebody's own words stay
-  filled = answers.find(({ number }) => String(number) === from.value)?.text ?? "";
+  filled = answers.find(({ place }) => String(place) === from.value)?.text ?? "";
   edited.value = filled;
 }
 
@@ -196,7 +196,7 @@ form.addEventListener("submit", async (event) => {
   form.elements.seconds.value = clock.seconds;
   const values = new URLSearchParams(new FormData(form));
   values.set("action", action);
-  if (action === "skip") for (const { number } of answers) values.set(`tier-${number}`, ""); // skipped: nothing is ranked
+  if (action === "skip") for (const { place } of answers) values.set(`tier-${place}`, ""); // skipped: nothing is ranked
   keep();
   tell("Sending…");
   const answer = await sender.send(values);
