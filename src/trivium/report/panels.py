@@ -27,7 +27,7 @@ def panels(
     figure = Figure(figsize=(width, total))
     found: list[Axes] = []
     top = total - top_margin
-    right = (0.95 if width < NARROW else 1.35) / width
+    right = (1.1 if width < NARROW else 1.6) / width  # room for the longest name, "Held-out score +1.34"
     for height in heights:
         left = 0.46 / width
         box = (left, (top - height) / total, 1 - left - right, height / total)
