@@ -308,11 +308,13 @@ def test_the_recipe_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.skipif(shutil.which("torchrun", path=str(Path(sys.executable).parent)) is None, reason="no torchrun here")
 def test_torchrun_as_shown(tmp_path: Path) -> None:
     words = next(words for _, words in shell_lines() if words[0] == "torchrun")
-    small = "primer.documents=100 primer.demonstrations=30 primer.problems=100 pretrain.model.hidden_size=32 "
+    small = "primer.documents=100 primer.demonstrations=30 primer.problems=400 pretrain.model.hidden_size=32 "
     small += (
         "pretrain.steps=2 pretrain.batch_tokens=1024 sft.steps=2 sft.batch_size=4 rl.steps=1 rl.prompts_per_step=2 "
     )
-    small += "rl.group_size=2 problems.limit=4 problems.samples=0"
+    small += "rl.group_size=2 problems.limit=4 problems.samples=0 taste.limit=4 rank.tasks=200 reward.steps=2 "
+    small += "reward.samples=2 reward.prompt_limit=4 reward_held_out.steps=2 ppo.steps=1 ppo.prompts_per_step=4 "
+    small += "ppo.validation.0.limit=4"
     command = [str(Path(sys.executable).parent / "torchrun"), *words[1:], *small.split()]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr
