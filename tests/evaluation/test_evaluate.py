@@ -173,3 +173,16 @@ def test_a_pre_trained_model_is_asked_in_plain_form(
     assert [tokenizer.decode(tokens) for _, tokens in plain] == ["0? a", "1? a", "2? a"]
     assert "\n" in settings.stop_strings
     assert [tokens for _, tokens in chat] == [prompt_ids(tokenizer, prompt.messages) for prompt, _ in chat]
+
+
+def test_without_a_threshold_the_mean_score_is_all_there_is(model: Path, tmp_path: Path) -> None:
+    task = {
+        "prompts": [questions(tmp_path / "quiz.jsonl")],
+        "verifier": {"kind": "length", "options": {"target": 3, "unit": "characters"}},
+        "sampling": SAMPLING,
+        "threshold": None,
+    }
+    found = evaluate(model, tmp_path, recipe(**task))
+    assert found["accuracy"] is None and found["low"] is None and found["by_task"] == {} and found["teacher"] is None
+    assert found["score"] == pytest.approx(fmean(result["score"] for result in found["results"]))
+    assert found["score_low"] <= found["score"] <= found["score_high"]

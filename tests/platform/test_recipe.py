@@ -204,3 +204,14 @@ def test_numbers_as_people_write_them() -> None:
         "off",
         8,
     ]
+
+
+def test_an_alias_is_a_copy_and_not_the_same_place(tmp_path: Path) -> None:
+    """Overriding what an anchor marks leaves the places that repeat it as they are; one within itself is refused."""
+    from trivium.strict_yaml import parse_yaml
+
+    values = parse_yaml("a: &x {b: [1]}\nc: *x\n", "here")
+    values["a"]["b"].append(2)
+    assert values["c"] == {"b": [1]}
+    with pytest.raises(UserError, match="nested more than 50 deep"):
+        parse_yaml("a: &x {b: *x}\n", "here")

@@ -256,6 +256,19 @@ def test_choices_that_do_not_go_together(place: Path, choice: dict[str, Any], se
         run_stage(place, "rl", QUICK | choice)
 
 
+def test_the_recipe_names_the_judge(place: Path, judges: dict[str, str]) -> None:
+    """With both scorers the held-out one decides unless the recipe names the other."""
+    gold = {"kind": "length", "options": {"target": 0, "unit": "characters", "penalty": 0.01}}
+    held_out = {"kind": "reward_model", "options": {"model": judges["proxy"]}}
+    watch = {"held_out": held_out, "gold": gold, "judge": "gold"}
+    run_stage(place, "rl", QUICK | learned(judges) | {"rl.watch": watch})
+    told = json.loads((place / "rl/watch.json").read_text())
+    assert told["judge"] == "gold"
+    assert told["best_step"] == max(told["observations"], key=lambda one: one["gold"])["step"]
+    with pytest.raises(UserError, match=r"watch\.judge is gold, but rl\.watch\.gold is not set"):
+        run_stage(place, "rl", QUICK | learned(judges) | {"rl.watch": {"held_out": held_out, "judge": "gold"}})
+
+
 def test_a_learned_reward_without_held_out_prompts_is_refused(place: Path, judges: dict[str, str]) -> None:
     with pytest.raises(UserError, match=r"rl.watch observes .* set rl.watch.enabled to false"):
         run_stage(place, "rl", QUICK | learned(judges) | {"rl.validation": []})

@@ -17,8 +17,7 @@ from trivium.data.records import Conversation, Message, Prompt
 from trivium.errors import UserError
 from trivium.evaluation.intervals import best_constant_baseline, bootstrap_mean, wilson
 from trivium.evaluation.metrics import bits_per_byte, mean_majority_at_k, mean_pass_at_k
-from trivium.feedback.rewards import STATUSES
-from trivium.feedback.verdict import Verdict
+from trivium.feedback.verdict import STATUSES, Verdict
 from trivium.feedback.verifiers import Verifier, build, slot_report
 from trivium.feedback.verifiers.base import parse_number, reference_number
 from trivium.generation.engine import Engine

@@ -14,13 +14,12 @@ from pydantic import Field, ValidationError
 from trivium.config import Strict, VerifierConfig
 from trivium.data.records import Prompt
 from trivium.errors import UserError
-from trivium.feedback.verdict import Verdict
+from trivium.feedback.verdict import STATUSES, Verdict
 from trivium.feedback.verifiers import build
 
 if TYPE_CHECKING:
     import torch
 
-STATUSES = ("ok", "unparseable", "timeout", "infra_error")
 REWARD_MODEL = "reward_model"
 
 

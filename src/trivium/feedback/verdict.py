@@ -1,9 +1,10 @@
 """What a verifier says of a response."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Status = Literal["ok", "unparseable", "timeout", "infra_error"]
+STATUSES: tuple[Status, ...] = get_args(Status)  # from the best to the worst
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trivium.references import MAKES
 from trivium.stages.context import StageContext
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ STAGES: dict[str, Callable[[StageContext], dict[str, Any]]] = {
 }
 # What each kind of stage makes, in its directory; an evaluation on the recipe's tasks is for the models that answer.
 PRODUCTS = {"pretrain": "model", "sft": "model", "rank": "rankings.jsonl", "reward": "model", "rl": "model"}
-ANSWERS = ("pretrain", "sft", "rl")
+ANSWERS = MAKES["policy"]
 
 
 def run_stage(

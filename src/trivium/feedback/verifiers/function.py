@@ -15,11 +15,10 @@ from pydantic import Field, PrivateAttr
 
 from trivium.data.records import Prompt
 from trivium.errors import UserError
-from trivium.feedback.verdict import Verdict
+from trivium.feedback.verdict import STATUSES, Verdict
 from trivium.feedback.verifiers.base import Verifier, infra_error, shorten
 
 _START_SECONDS = 120.0  # imports of a user's module may be slow
-_STATUSES = ("ok", "unparseable", "timeout", "infra_error")
 
 
 class Function(Verifier):
@@ -87,7 +86,7 @@ def _verdict(reply: dict[str, Any]) -> Verdict:
     if "error" in reply:
         return infra_error(str(reply["error"]))
     score, status = reply.get("score"), reply.get("status", "ok")
-    if status not in _STATUSES:
+    if status not in STATUSES:
         return infra_error(f"the function returned the status {str(status)[:40]!r}")
     if status == "infra_error":
         return infra_error(str(reply.get("detail", "")))

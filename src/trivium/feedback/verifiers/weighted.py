@@ -6,10 +6,8 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from trivium.config import VerifierConfig
 from trivium.data.records import Prompt
-from trivium.feedback.verdict import Verdict
+from trivium.feedback.verdict import STATUSES, Verdict
 from trivium.feedback.verifiers.base import Verifier
-
-STATUSES = ("ok", "unparseable", "timeout", "infra_error")
 
 
 class Weighted(Verifier):
