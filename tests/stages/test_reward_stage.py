@@ -23,10 +23,13 @@ from trivium.data.records import Message, Prompt
 from trivium.errors import UserError
 from trivium.feedback.rankings.formats.native import write_rankings
 from trivium.feedback.rankings.record import Ranking, Response, dense_tiers
+from trivium.feedback.rankings.sources import read_rankings
 from trivium.feedback.reward_model import RewardModel
-from trivium.model.huggingface import load_model
+from trivium.model.decoder import Decoder, DecoderConfig
+from trivium.model.huggingface import load_model, save_model
 from trivium.stages import StageContext, run_stage
 from trivium.streams import generator
+from trivium.text.tokenizer import Tokenizer
 from trivium.training import checkpoint
 from trivium.training.reward import RankedTask, Update, group_tasks, head_weights, split_tasks, task_scores, tokenise
 
@@ -459,3 +462,32 @@ def test_folds_hold_every_prompt_out_once() -> None:
     assert sorted(held_out) == sorted(task.prompt.id for task in tasks)
     for train, validation, test in parts:
         assert len(train) + len(validation) + len(test) == 400 and 20 < len(validation) < 70 < len(test) < 130
+
+
+@pytest.mark.parametrize(
+    ("file", "rankings"), [("preferences/oasst_en_100_trees.jsonl", 212), ("restaurants/rankme_rankings.jsonl", 1800)]
+)
+def test_real_rankings_train(shared_data: Path, tmp_path: Path, file: str, rankings: int) -> None:
+    """People's rankings, all of them read and those that fit trained on, from a random model."""
+    tokenizer = Tokenizer.train_bpe(["What is the best way to do it? The best way is to ask."], 300)
+    decoder = Decoder(
+        DecoderConfig(
+            vocabulary_size=tokenizer.vocabulary_size,
+            hidden_size=16,
+            layers=1,
+            heads=2,
+            kv_heads=1,
+            head_dim=8,
+            mlp_size=24,
+            context_length=1024,
+            qk_norm="head",
+        )
+    )
+    decoder.initialise(torch.Generator().manual_seed(0))
+    save_model(decoder, tmp_path / "start", tokenizer)
+    found = RankingSourceConfig(source=str(shared_data / file))
+    assert len(read_rankings([found])) == rankings
+    config = RewardConfig(init=str(tmp_path / "start"), rankings=[found], steps=2, batch_size=4, schedule={"warmup": 1})
+    numbers = run_stage(config, tmp_path / "reward", recipe=WORLD)
+    assert 0 < numbers["rankings"] <= rankings and numbers["skipped"] == 0
+    assert json.loads((tmp_path / "reward/evaluation.json").read_text())["pairs"]["n"] > 0

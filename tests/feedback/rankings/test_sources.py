@@ -72,7 +72,7 @@ def test_nothing_left_says_what_was_filtered_away(file: Path) -> None:
     assert "0 in the portion [0.0, 1e-06]" in message(portion=(0.0, 1e-6))
     assert "within 0 and 1" in message(portion=(0.5, 0.5)) and "within 0 and 1" in message(portion=(0.0, 1.5))
     file.write_text("")
-    assert "gives no rankings: 0 rankings" in message()
+    assert "holds no rankings; rank some first" in message()
 
 
 def test_sources_that_are_not_there(tmp_path: Path) -> None:

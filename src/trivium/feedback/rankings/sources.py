@@ -54,6 +54,8 @@ def _selected(config: RankingSourceConfig, base: Path | None) -> list[Ranking]:
             kept.append(ranking)
         if len(kept) == config.limit:
             break
+    if not kept and not any(passed.values()) and not criteria:
+        raise UserError(f"{shown(config.source)} holds no rankings; rank some first, or check the source")
     if not kept:
         counts = ", ".join(f"{count} {step}" for step, count in passed.items())
         known = f" (its criteria are {', '.join(sorted(criteria)[:8])})" if criteria and config.criterion else ""
