@@ -314,7 +314,9 @@ def test_torchrun_as_shown(tmp_path: Path) -> None:
     )
     small += "rl.group_size=2 problems.limit=4 problems.samples=0 taste.limit=4 rank.tasks=200 reward.steps=2 "
     small += "reward.samples=2 reward.prompt_limit=4 reward_held_out.steps=2 ppo.steps=1 ppo.prompts_per_step=4 "
-    small += "ppo.validation.0.limit=4"
+    small += "ppo.validation.0.limit=4 primer.lessons=40 judge.steps=2 audit.pairs=10 crowd.steps=2 majority.steps=1 "
+    small += "rlaif.steps=1 rlaif.prompts_per_step=2 rlaif.validation.0.limit=4 majority.validation.0.limit=4 "
+    small += "rlaif.rewards.principled.options.trust=true"  # two steps make no judge
     command = [str(Path(sys.executable).parent / "torchrun"), *words[1:], *small.split()]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr

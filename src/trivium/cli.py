@@ -34,6 +34,7 @@ class _Group(click.Group):
     """The commands of this file, and groups of others that are imported when they are asked for."""
 
     elsewhere = {  # noqa: RUF012 - a constant of the class
+        "judge": ("trivium.feedback.judges.commands", "judge", "Have a model judge answers; measure a judge."),
         "rank": ("trivium.web.commands", "rank", "Let people rank answers in a web page."),
         "rankings": ("trivium.feedback.rankings.commands", "rankings", "Import, export and compare rankings."),
     }
@@ -113,6 +114,12 @@ _stage_command("pretrain", "pretrain", "Pre-train on a corpus.", "trivium pretra
 _stage_command("sft", "sft", "Fine-tune on demonstrations.", "trivium sft primer sft.optimizer.lr=5e-4")
 _stage_command(
     "reward", "reward", "Train a reward model on rankings.", "trivium reward primer reward.loss=plackett_luce"
+)
+_stage_command(
+    "dpo",
+    "dpo",
+    "Learn from preferences directly: from rankings, or from a judge's of the policy's own answers.",
+    "trivium dpo my-recipe dpo.beta=0.2",
 )
 _stage_command(
     "rl", "rl", "Reinforcement learning by verifiers or a reward model.", "trivium rl primer rl.preset=dr_grpo"
@@ -278,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-_RESUMABLE = (["run"], ["pretrain"], ["sft"], ["reward"], ["rl"])
+_RESUMABLE = (["run"], ["pretrain"], ["sft"], ["reward"], ["dpo"], ["rl"], ["judge"])
 
 
 def _resuming(given: list[str]) -> list[str]:

@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 
 # Keys that change how a stage is saved and shown, never its weights or metrics.
 WITHOUT_EFFECT = ("checkpoint_every", "keep_checkpoints")
+# Keys of a judge that change what it costs and how patiently it is asked, never what it answers.
+JUDGES_UPKEEP = (
+    "budget_tokens",
+    "budget_cost",
+    "price_input",
+    "price_output",
+    "concurrency",
+    "timeout",
+    "retries",
+    "key_variable",
+    "cache",
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Input:
     """One file that went into an artifact: ``modified`` (ns) and ``bytes`` tell cheaply that it is still the same. Or
     the rankings of a store: ``bytes`` as JSONL, ``modified`` 0."""
 
-    role: str  # "model", "rankings", "data" or "code"
+    role: str  # "model", "rankings", "conversations", "audit", "data" or "code"
     path: str
     sha256: str
     bytes: int
@@ -79,10 +91,12 @@ def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[In
             stores.add(reference.name)
             found.append(stored)
             continue
+        if reference.product == "conversations" and reference.name not in made:
+            continue  # no stage: read below, as every source is
         place = made.get(reference.name, Path(reference.name).expanduser())
         place = place / "model" if (place / "model").is_dir() else place
-        if place.exists() and reference.product == "rankings":
-            found += hasher.files("rankings", place)
+        if place.exists() and reference.product in ("rankings", "conversations", "audit"):
+            found += hasher.files(reference.product, place)
         elif place.exists():
             found += [
                 item for item in hasher.files("model", place) if item.path.endswith((".safetensors", ".json", ".jinja"))
@@ -92,6 +106,9 @@ def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[In
         if source in stores:
             continue
         if isinstance(source, str) and source != "primer" and (place := Path(source).expanduser()).exists():
+            found += hasher.files("data", place)
+        laws = mapping.get("constitution")
+        if isinstance(laws, str) and (place := Path(laws).expanduser()).is_file():
             found += hasher.files("data", place)
         if mapping.get("kind") == "function":
             code = str((mapping.get("options") or {}).get("path", "")).rpartition(":")[0]
@@ -152,11 +169,19 @@ def relevant(recipe: "RecipeConfig", section: dict[str, Any]) -> dict[str, Any]:
     """The configuration that the outcome of ``section`` (a stage, or the evaluation) depends on, as plain data."""
     values: dict[str, Any] = {
         "seed": recipe.seed,
-        "config": {key: v for key, v in section.items() if key not in WITHOUT_EFFECT},
+        "config": _effective({key: v for key, v in section.items() if key not in WITHOUT_EFFECT}),
     }
     if any("primer" in (mapping.get("source"), mapping.get("kind")) for mapping in _mappings(section)):
         values["primer"] = recipe.primer.model_dump(mode="json")
     return values
+
+
+def _effective(value: Any) -> Any:
+    """``value`` without what a judge's answers do not depend on: what it may cost, and how patiently it is asked."""
+    if isinstance(value, Mapping):
+        judge = "constitution" in value and "model" in value
+        return {key: _effective(item) for key, item in value.items() if not (judge and key in JUDGES_UPKEEP)}
+    return [_effective(item) for item in value] if isinstance(value, list) else value
 
 
 def digest(value: Any) -> str:

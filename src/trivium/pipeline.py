@@ -93,7 +93,7 @@ class Pipeline:
         return {name: place for name, place in self.made(before).items() if place.name == "model"}
 
     def made(self, before: str | None = None) -> dict[str, Path]:
-        """What the finished stages made, in order, a model directory or a file of rankings."""
+        """What the finished stages made, in order, a model directory or a file."""
         from trivium.stages import PRODUCTS
 
         found: dict[str, Path] = {}
@@ -180,8 +180,8 @@ class Pipeline:
         stage, folder = self.config.stages[name], self.directory / name
         folder.mkdir(parents=True, exist_ok=True)
         models = self.models(name)
-        rankings = {other: place for other, place in self.made(name).items() if other not in models}
-        context = StageContext(name, stage, self.config, folder, models=models, rankings=rankings, progress=self.shown)
+        made = {other: place for other, place in self.made(name).items() if other not in models}
+        context = StageContext(name, stage, self.config, folder, models=models, files=made, progress=self.shown)
         numbers = STAGES[stage.kind](context)
         self.ranks.barrier()
         if not (folder / PRODUCTS[stage.kind]).exists():
@@ -217,7 +217,7 @@ class Pipeline:
             "kind": stage.kind,
             "status": "started",
             "path": f"{name}/{PRODUCTS[stage.kind]}",
-            "parents": list(dict.fromkeys(item.name for item in references(stage.model_dump(mode="json")))),
+            "parents": self._parents(stage),
             "config_hash": lineage.digest(settings),
             "fingerprint": fingerprint,
             "settings": settings,
@@ -227,6 +227,15 @@ class Pipeline:
             "started": entry.get("started") if same else _now(),
         }
         self._write_lineage()
+
+    def _parents(self, stage: Any) -> list[str]:
+        """What the stage names: earlier stages, and models or rankings made elsewhere; data are among its inputs."""
+        named = references(stage.model_dump(mode="json"))
+        return list(
+            dict.fromkeys(
+                item.name for item in named if item.product != "conversations" or item.name in self.config.stages
+            )
+        )
 
     def _reason(self, entry: dict[str, Any], settings: dict[str, Any], inputs: list[lineage.Input]) -> str:
         if not entry:
@@ -294,19 +303,20 @@ class Pipeline:
     def evaluate_base(self, name: str = "base") -> None:
         """Where the first stage starts from a model made elsewhere, that model's numbers are what to compare with."""
         stage = next(iter(self.config.stages.values()))
-        if stage.init is None or not self.config.evaluation or name in self.config.stages:
+        init = getattr(stage, "init", None)  # an audit starts from none
+        if init is None or not self.config.evaluation or name in self.config.stages:
             return
         from trivium.model.huggingface import resolve_directory
 
         if self.ranks.main:
-            start = {"kind": stage.kind, "init": str(resolve_directory(stage.init))}
+            start = {"kind": stage.kind, "init": str(resolve_directory(init))}
             weights = lineage.records(lineage.inputs_of(start, {}, self.hasher))
-            made = {"kind": name, "status": "finished", "path": stage.init, "parents": [], "inputs": []}
+            made = {"kind": name, "status": "finished", "path": init, "parents": [], "inputs": []}
             self.artifacts[name] = {**self.artifacts.get(name, {}), **made, "outputs": weights}
             self.summaries.setdefault(name, {"seconds": 0.0})
             self._write_lineage()
         self._agree()
-        if self._evaluate(name, stage, resolve_directory(stage.init), again=False) and self.ranks.main:
+        if self._evaluate(name, stage, resolve_directory(init), again=False) and self.ranks.main:
             self.shown.finish(summary.stage_line(name, self.summaries[name]))
 
     def evaluate_apart(self, name: str) -> dict[str, Any]:

@@ -188,3 +188,12 @@ def short(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g}{unit}"
     return f"{number:.0f}"
+
+
+def visible(text: str) -> str:
+    """Text from elsewhere, such as a model's, for the terminal: characters that could drive it are shown as escapes.
+
+    >>> print(visible(f"clear {chr(27)}[2J"))
+    clear \\x1b[2J
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

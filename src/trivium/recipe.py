@@ -305,11 +305,14 @@ def _check_reference(recipe: "RecipeConfig", reference: Reference, key: str, ear
         if kind not in kinds:
             raise UserError(f"{key} is {name!r}, a stage of kind {kind}; it needs one of kind {' or '.join(kinds)}")
         return
-    if "/" in name or Path(name).exists() or (reference.product == "rankings" and "." in name):
+    if "/" in name or Path(name).exists() or (reference.product in ("rankings", "audit") and "." in name):
         return
+    if reference.product == "conversations" and name not in recipe.stages:
+        return  # the primer, a file or a hub data set, which has a check of its own
     fitting = [other for other in earlier if recipe.stages[other].kind in kinds]
     problem = "comes later" if name in recipe.stages else f"is no earlier stage{nearest(name, fitting)}"
-    instead = "a file, a folder or a store" if reference.product == "rankings" else "a directory or a hub model"
+    others = {"rankings": "a file, a folder or a store", "conversations": "a file", "audit": "a file"}
+    instead = others.get(reference.product, "a directory or a hub model")
     raise UserError(f"{key} is {name!r}, which {problem}; name an earlier stage, {instead}")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trivium.files import read_json
-from trivium.progress import clock, short
+from trivium.progress import clock, short, visible
 
 if TYPE_CHECKING:
     from trivium.config import RecipeConfig
@@ -46,7 +46,7 @@ def _comparisons(recipe: "RecipeConfig", directory: Path, stages: list[str]) -> 
 def ancestor(recipe: "RecipeConfig", name: str, evaluated: Sequence[str]) -> str | None:
     """The nearest of the ``evaluated`` stages that ``name`` goes back to by ``init``; ``base`` is the model from
     elsewhere that the first stage starts from."""
-    while name in recipe.stages and (start := recipe.stages[name].init) is not None:
+    while name in recipe.stages and (start := getattr(recipe.stages[name], "init", None)) is not None:
         if start not in recipe.stages:
             start = "base" if name == next(iter(recipe.stages)) else start
         if start in evaluated:
@@ -102,6 +102,8 @@ def stage_line(
     ...     "evaluation": {"add": {"accuracy": 0.57, "low": 0.53, "high": 0.61}}})
     'sft: 300 steps, 1.2M tokens in 41 s; loss 0.5; add 57.0% [53.0, 61.0]'
     """
+    if "told" in summary:  # a stage that trains nothing says what it did
+        return f"{name}: {visible(summary['told'])} in {clock(summary.get('seconds') or 0.0)}"
     if "rankings" in summary and "steps" not in summary:
         return _ranking_line(name, summary)
     cost = [
@@ -111,7 +113,7 @@ def stage_line(
     trained = ", ".join(part for part in cost if part) if done is None else ""
     seconds = summary.get("seconds") if trained else summary.get("evaluation_seconds")
     parts = [f"{name}: {trained or done or 'evaluated'} in {clock(seconds or 0.0)}"]
-    if trained and (metric := summary.get("metric")):
+    if trained and (metric := summary.get("metric")) and metric["value"] is not None:
         parts.append(f"{metric['name']} {metric['value']:.4g}")
     for task, numbers in summary.get("evaluation", {}).items():
         if numbers.get("accuracy") is not None:
@@ -126,11 +128,13 @@ def _ranking_line(name: str, summary: Mapping[str, Any]) -> str:
     >>> _ranking_line("rank", {"tasks": 2, "rankings": 6, "annotators": 3, "seconds": 4.0, "pairwise_agreement": 0.7})
     'rank: 2 prompts, 6 rankings by 3 annotators in 4 s; they agree on 70.0% of pairs'
     """
-    who = _plural(summary["annotators"], "annotator")
+    who = _plural(summary["annotators"], "AI judge" if summary.get("kinds") == ["ai"] else "annotator")
     ranked = f"{_plural(summary['tasks'], 'prompt')}, {_plural(summary['rankings'], 'ranking')} by {who}"
     agreement = summary.get("pairwise_agreement")
     told = "" if agreement is None else f"; they agree on {agreement:.1%} of pairs"
-    return f"{name}: {ranked} in {clock(summary.get('seconds') or 0.0)}{told}"
+    usage = summary.get("usage") or {}
+    asked = f"; {_plural(usage['calls'], 'call')}, {usage['missing']} without a verdict" if usage else ""
+    return f"{name}: {ranked} in {clock(summary.get('seconds') or 0.0)}{told}{asked}"
 
 
 def _score_text(task: str, numbers: Mapping[str, Any], before: tuple[str, Mapping[str, Any]] | None) -> str:

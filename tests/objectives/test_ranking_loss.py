@@ -284,3 +284,140 @@ def test_impossible_shapes() -> None:
         pairwise_loss(torch.zeros(2), [0, 1], [0, -1])
     with pytest.raises(ValueError, match="for pairs"):
         plackett_luce_loss(torch.zeros(2), [0, 1], ties="davidson")
+
+
+# ---- pairs with probabilities ----------------------------------------------------------------------------------------
+
+
+def soft(scores: list[float], pairs: list[tuple[int, int]], probabilities: list[float], **options) -> float:
+    tiers = [0] * len(scores)  # whatever they say
+    return value(pairwise_loss(torch.tensor(scores), tiers, preferences=(pairs, probabilities), **options))
+
+
+def test_a_probability_is_the_target_of_its_pair() -> None:
+    """d = 1: -(0.8 ln 0.731059 + 0.2 ln 0.268941)."""
+    assert soft([1.0, 0.0], [(0, 1)], [0.8]) == pytest.approx(0.513262, abs=1e-6)
+    assert soft([0.0, 1.0], [(0, 1)], [0.2]) == pytest.approx(0.513262, abs=1e-6)
+    assert soft([1.0, 0.0], [(0, 1)], [0.2]) == pytest.approx(1.113262, abs=1e-6)
+    pair = torch.tensor([1.0, 0.0])
+    assert soft([1.0, 0.0], [(0, 1)], [1.0]) == value(pairwise_loss(pair, [0, 1]))
+    assert soft([1.0, 0.0], [(0, 1)], [0.0]) == value(pairwise_loss(pair, [1, 0]))
+    assert soft([1.0, 0.0], [(0, 1)], [0.5]) == pytest.approx(value(pairwise_loss(pair, [0, 0])))
+    tensors = (torch.tensor([[0, 1]]), torch.tensor([0.8], dtype=torch.float64))
+    assert value(pairwise_loss(pair, [0, 0], preferences=tensors)) == pytest.approx(0.513262, abs=1e-6)
+    # smoothing takes a share of what was said to be the other way round: 0.9 * 0.8 + 0.1 * 0.2 = 0.74
+    smoothed = 0.74 * 0.313262 + 0.26 * 1.313262
+    assert soft([1.0, 0.0], [(0, 1)], [0.8], label_smoothing=0.1) == pytest.approx(smoothed, abs=1e-6)
+    assert soft([1.0, 0.0], [(0, 1)], [0.8], margin=5.0) == pytest.approx(0.513262, abs=1e-6)
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.5, 0.7, 1.0])
+def test_the_loss_is_least_where_the_model_says_the_same(ties: str, probability: float) -> None:
+    """The gradient is what the model says less what was said; under Rao-Kupper of those pairs that are no tie."""
+    for difference in (-2.0, 0.0, 0.3):
+        scores = torch.tensor([difference, 0.0], dtype=torch.float64, requires_grad=True)
+        loss, _ = pairwise_loss(scores, [0, 0], ties=ties, tie_parameter=2.0, preferences=([(0, 1)], [probability]))
+        win, lost, _ = outcome_log_probs(scores.detach()[0] - scores.detach()[1], ties, 2.0)
+        odds = win - lost
+        expected = -(probability * odds.sigmoid().log() + (1 - probability) * (-odds).sigmoid().log())
+        assert float(loss.detach()) == pytest.approx(float(expected))
+        (found,) = torch.autograd.grad(loss, scores)
+        assert math.copysign(1, float(found[0])) == math.copysign(1, float(odds.sigmoid() - probability)) or (
+            abs(float(odds.sigmoid()) - probability) < 1e-12 and abs(float(found[0])) < 1e-12
+        )
+
+
+def test_probabilities_replace_the_tiers_of_their_ranking_alone() -> None:
+    """Of four: a ranking of three with two pairs said, an ordinary pair. The third pair of the three was not said."""
+    scores, tiers, numbers = torch.tensor([1.0, 0.0, 5.0, 1.0, 0.0]), [2, 0, 1, 0, 1], [0, 0, 0, 1, 1]
+    preferences = ([(0, 1), (2, 1)], [0.8, 0.5])
+    tied = (math.log1p(math.exp(-5)) + math.log1p(math.exp(5))) / 2
+    loss, metrics = pairwise_loss(scores, tiers, numbers, preferences=preferences)
+    assert float(loss) == pytest.approx(((0.513262 + tied) / 2 + 0.313262) / 2, abs=1e-6)
+    assert float(metrics["pair_accuracy"]) == pytest.approx(((1 + 0.5) / 2 + 1) / 2)
+    assert float(metrics["score_gap"]) == pytest.approx((1.0 / 2 + 1.0) / 2)
+    by_pair = pairwise_loss(scores, tiers, numbers, preferences=preferences, reduction="pair")
+    assert value(by_pair) == pytest.approx((0.513262 + tied + 0.313262) / 3, abs=1e-6)
+    assert total_weight(tiers, numbers, preferences=preferences) == 2
+    assert total_weight(tiers, numbers, preferences=preferences, reduction="pair") == 3
+    assert total_weight(tiers, numbers, preferences=preferences, reduction="pair", weights=[0.5, 2.0]) == 3
+    wrong = pairwise_loss(scores[:2], [0, 1], preferences=([(0, 1)], [0.3]))[1]  # the second is the likelier
+    assert (float(wrong["pair_accuracy"]), float(wrong["score_gap"])) == (0.0, -1.0)
+    ignored = pairwise_loss(torch.zeros(2), [0, 0], ties="ignore", preferences=([(0, 1)], [0.5]))
+    assert value(ignored) == pytest.approx(math.log(2))  # a probability of 0.5 was said, a tie was not
+
+
+SOFT = st.lists(
+    st.tuples(st.lists(st.floats(-3, 3), min_size=2, max_size=4), st.lists(st.none() | st.floats(0, 1), min_size=6)),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=60)
+@given(SOFT, st.sampled_from(["ranking", "pair"]), st.sampled_from(TIES), st.integers(0, 5), st.randoms())
+def test_probabilities_may_be_cut_and_turned_round(given_, reduction, ties, cut, random) -> None:
+    """Two parts add up to the batch, with rankings that have probabilities beside some that have none; the order of the
+    responses, of the pairs, and which of a pair comes first do not matter."""
+    options = {"ties": ties, "label_smoothing": 0.1, "centering": 0.2, "reduction": reduction}
+    shape = {"ties": ties, "reduction": reduction}
+
+    def flat(part, turn=False):
+        scores, tiers, numbers, pairs, said = [], [], [], [], []
+        for number, (own, probabilities) in enumerate(part):
+            order = list(range(len(own)))
+            if turn:
+                random.shuffle(order)
+            entry_of = {item: len(scores) + place for place, item in enumerate(order)}
+            for item in order:
+                scores.append(own[item])
+                tiers.append(item // 2)
+                numbers.append(number)
+            found = zip(itertools.combinations(range(len(own)), 2), probabilities, strict=False)
+            for (first, second), p in found:
+                if p is not None:
+                    swapped = turn and random.random() < 0.5
+                    pairs.append(
+                        (entry_of[second], entry_of[first]) if swapped else (entry_of[first], entry_of[second])
+                    )
+                    said.append(1 - p if swapped else p)
+        if turn:
+            together = list(zip(pairs, said, strict=True))
+            random.shuffle(together)
+            pairs, said = [pair for pair, _ in together], [p for _, p in together]
+        return torch.tensor(scores, dtype=torch.float64), tiers, numbers, (pairs, said)
+
+    weights = [0.5 + number for number in range(len(given_))]
+    scores, tiers, numbers, preferences = flat(given_)
+    total = total_weight(tiers, numbers, weights=weights, preferences=preferences, **shape)
+    expected, metrics = pairwise_loss(scores, tiers, numbers, weights=weights, preferences=preferences, **options)
+    pieces = []
+    for part, own in ((given_[:cut], weights[:cut]), (given_[cut:], weights[cut:])):
+        some, some_tiers, some_numbers, some_said = flat(part)
+        pieces.append(
+            pairwise_loss(some, some_tiers, some_numbers, weights=own, total=total, preferences=some_said, **options)
+        )
+    assert sum(float(piece) for piece, _ in pieces) == pytest.approx(float(expected), abs=1e-9)
+    for key, told in metrics.items():
+        assert sum(float(piece[key]) for _, piece in pieces) == pytest.approx(float(told), abs=1e-9)
+    scores, tiers, numbers, preferences = flat(given_, turn=True)
+    turned = pairwise_loss(scores, tiers, numbers, weights=weights, preferences=preferences, **options)
+    assert value(turned) == pytest.approx(float(expected), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("tiers", "preferences", "told"),
+    [
+        ([0, 1, 0], ([(0, 2)], [0.5]), "not two ranked entries of one ranking"),
+        ([0, 1, 0], ([(0, 0)], [0.5]), "not two ranked entries of one ranking"),
+        ([0, 1, 0], ([(0, 7)], [0.5]), "not two ranked entries of one ranking"),
+        ([0, -1, 0], ([(0, 1)], [0.5]), "not two ranked entries of one ranking"),
+        ([0, 1, 0], ([(0, 1)], [1.1]), "between 0 and 1"),
+        ([0, 1, 0], ([(0, 1)], [math.nan]), "between 0 and 1"),
+        ([0, 1, 0], ([(0, 1)], []), "shorter"),
+    ],
+)
+def test_impossible_probabilities(tiers: list[int], preferences: tuple, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        pairwise_loss(torch.zeros(3), tiers, [0, 0, 1], preferences=preferences)

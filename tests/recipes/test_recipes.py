@@ -34,8 +34,36 @@ TINY = {
     "rlhf.group_size": 2,
     "rlhf.validation.0.limit": 4,
     "rlhf.sampling.max_new_tokens": 12,
+    "judge.steps": 2,
+    "judge.batch_size": 4,
+    "audit.pairs": 10,
+    "rlaif.steps": 1,
+    "rlaif.prompts_per_step": 2,
+    "rlaif.validation.0.limit": 4,
+    "rlaif.sampling.max_new_tokens": 12,
+    "crowd.steps": 2,
+    "majority.steps": 1,
+    "majority.prompts_per_step": 2,
+    "majority.validation.0.limit": 4,
+    "majority.sampling.max_new_tokens": 12,
+    "reward_ai.steps": 2,
+    "rank_people.tasks": 40,
+    "rank_judge.tasks": 20,
+    "reward_people.steps": 2,
+    "reward_judge.steps": 2,
+    "direct.steps": 1,
+    "direct.prompts_per_step": 2,
+    "direct.validation.0.limit": 4,
+    "revise.tasks": 10,
+    "revised.steps": 2,
+    "self.steps": 3,
+    "self.tasks": 6,
+    "self.sampling.max_new_tokens": 6,
     "threads": 1,
 }
+MADE = {"rankings.jsonl", "audit.json", "conversations.jsonl", "model"}
+SCORED = {"samples": 2, "prompt_limit": 4, "sampling.max_new_tokens": 12}
+TRUST = {"rewards.principled.options.trust": True}  # two steps make no judge
 
 
 def run(name: str, directory: Path, stages: tuple[str, ...], tasks: tuple[str, ...], **more: object) -> dict:
@@ -46,20 +74,23 @@ def run(name: str, directory: Path, stages: tuple[str, ...], tasks: tuple[str, .
     assert result.report is not None and result.report.stat().st_size > 10_000
     assert json.loads((result.directory / "lineage.json").read_text())["artifacts"].keys() >= set(stages)
     for stage in stages:
-        made = "rankings.jsonl" if stage == "rank" else "model/model.safetensors"
-        assert (result.directory / stage / made).exists()
+        assert MADE & {made.name for made in (result.directory / stage).iterdir()}
     return result.summary
 
 
 def test_primer(tmp_path: Path) -> None:
     stages = ("pretrain", "sft", "rl", "rank", "reward", "reward_held_out", "ppo")
-    best_of_n = {"reward.samples": 2, "reward.prompt_limit": 4, "reward.sampling.max_new_tokens": 12}
-    summary = run("primer", tmp_path, stages, ("problems", "taste"), **{"primer.documents": 400, **best_of_n})
+    stages += ("judge", "audit", "rlaif", "crowd", "majority")
+    small: dict[str, object] = {f"reward.{key}": value for key, value in SCORED.items()}
+    small |= {"primer.documents": 400, "primer.lessons": 40, "audit.pairs": 10}
+    small |= {f"rlaif.{key}": value for key, value in TRUST.items()}
+    summary = run("primer", tmp_path, stages, ("problems", "taste"), **small)
     assert 0 < summary["stages"]["sft"]["evaluation"]["problems"]["teacher"]["greedy"] < 1
     assert summary["stages"]["ppo"]["kept_step"] is not None
     # both branches are compared with the model they start from
     compared = [(entry["from"], entry["to"]) for entry in summary["comparisons"]["taste"]]
-    assert compared == [("pretrain", "sft"), ("sft", "rl"), ("sft", "ppo")]
+    others = [("sft", "judge"), ("sft", "rlaif"), ("pretrain", "crowd"), ("crowd", "majority")]
+    assert compared == [("pretrain", "sft"), ("sft", "rl"), ("sft", "ppo"), *others]
     lineage = json.loads((tmp_path / "primer" / "lineage.json").read_text())["artifacts"]
     (ranked,) = lineage["rank"]["outputs"]
     for name in ("reward", "reward_held_out"):
@@ -68,11 +99,24 @@ def test_primer(tmp_path: Path) -> None:
         assert weights <= {item["sha256"] for item in lineage["ppo"]["inputs"]}
 
 
+def test_feedback(tmp_path: Path) -> None:
+    stages = ("pretrain", "sft", "judge", "rank_people", "rank_judge", "audit", "reward_people", "reward_judge")
+    stages += ("rlhf", "rlaif", "direct", "revise", "revised", "self")
+    small = {f"{stage}.{key}": value for stage in stages[6:8] for key, value in SCORED.items()}
+    small |= {"primer.documents": 400, "primer.lessons": 40, **{f"direct.{key}": value for key, value in TRUST.items()}}
+    # a judge of two steps writes nothing that ends
+    small |= {"revise.judge": {"backend": "fake", "model": "stub"}, "rlaif.group_size": 2}
+    summary = run("feedback", tmp_path, stages, ("problems", "taste"), **small)
+    assert summary["stages"]["rank_judge"]["kinds"] == ["ai"]
+    assert summary["stages"]["self"]["iterations"]
+
+
 def test_restaurant(tmp_path: Path, shared_data: Path) -> None:
     tasks = ("slots", "slots_unseen_names")
     folder = shared_data / "restaurants"
     paths = {"paths.restaurants": str(folder)}
     stages = ("pretrain", "sft", "rl", "reward", "reward_held_out", "rlhf")
+    stages += ("lessons", "judge", "audit", "rank", "reward_ai")
     summary = run("restaurant", tmp_path, stages, tasks, **paths)
     evaluation = summary["stages"]["rl"]["evaluation"]
     assert {"slot_error_rate", "bits_per_byte"} <= evaluation["slots"].keys()

@@ -440,7 +440,7 @@ def test_the_source_may_be_a_stage(finished: Path, source: Path, tmp_path: Path)
         WORLD,
         tmp_path / "reward",
         models={"sft": finished / "sft/model"},
-        rankings={"rank": tmp_path / "rankings.jsonl"},
+        files={"rank": tmp_path / "rankings.jsonl"},
     )
     (tmp_path / "reward").mkdir()
     assert stage.main(context)["rankings"] == 80

@@ -199,10 +199,11 @@ def test_a_verifier_that_breaks_is_no_zero(place: Path, monkeypatch: pytest.Monk
     """All rollouts of a group broken but one: it goes on, with nothing learnt from them, and counts them."""
     score = rl.Sampler.score
 
-    def broken(sampler: rl.Sampler, prompts: Any, groups: Any) -> None:
-        score(sampler, prompts, groups)
+    def broken(sampler: rl.Sampler, prompts: Any, groups: Any, votes: bool = True) -> Any:
+        notes = score(sampler, prompts, groups, votes)
         for rollout in (rollout for group in groups for rollout in group[1:]):
             rollout.reward, rollout.status = 0.0, "infra_error"
+        return notes
 
     monkeypatch.setattr(rl.Sampler, "score", broken)
     run_stage(place, "rl", QUICK | {"rl.preset": "dr_grpo", "rl.optimizer.weight_decay": 0.0})
@@ -215,9 +216,10 @@ def test_a_verifier_that_breaks_is_no_zero(place: Path, monkeypatch: pytest.Monk
 
 
 def test_a_verifier_that_breaks_on_everything_stops_the_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(sampler: rl.Sampler, prompts: Any, groups: Any) -> None:
+    def broken(sampler: rl.Sampler, prompts: Any, groups: Any, votes: bool = True) -> list[Any]:
         for rollout in (rollout for group in groups for rollout in group):
             rollout.status = "infra_error"
+        return []
 
     monkeypatch.setattr(rl.Sampler, "score", broken)
     with pytest.raises(UserError, match="no rollout of step 1 could be judged"):

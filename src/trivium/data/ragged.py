@@ -86,11 +86,13 @@ def batch_groups(groups: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]]
     for prompt, responses in groups:
         tokens.extend(prompt)
         last = len(tokens) - 1
-        prefixes.append((len(prompt), len(responses)))
+        # a response of one token brings no input: the prompt predicts it, and no row is needed but one for the prompt
+        rows = [len(response) - 1 for response in responses if len(response) > 1] or [0]
+        prefixes.append((len(prompt), len(rows)))
+        lengths.extend(rows)
         for response in responses:
             start = len(tokens)
             tokens.extend(response[:-1])
-            lengths.append(len(response) - 1)
             sources.append(last)
             sources.extend(range(start, start + len(response) - 1))
             targets.extend(response)

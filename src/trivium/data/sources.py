@@ -103,7 +103,7 @@ def _records(
     if config.portion is not None and what != "documents":
         raise UserError(f"{config.source}: portion cuts the documents of a corpus, and these are {what}: remove it")
     if config.adapter is None:
-        if config.options:
+        if config.options and config.source != "primer":
             raise UserError(f"{config.source}: options are for an adapter, and none is named: name one or remove them")
         records: Iterator[Record] = (convert(row, config.fields) for row in _rows(config, base, recipe, part))
     elif config.adapter in ADAPTERS:
@@ -128,7 +128,7 @@ def _rows(config: SourceConfig, base: Path | None, recipe: RecipeConfig | None, 
         if recipe is None:
             raise ValueError("the primer needs the recipe for its seed and settings")
         chosen, split = config.part or part, config.split or "train"
-        rows = primer.rows(chosen, split, recipe.primer, recipe.seed)
+        rows = primer.rows(chosen, split, primer.settings(recipe.primer, config.options), recipe.seed)
         for number, row in enumerate(rows, 1):
             yield Row(row, f"primer {chosen} ({split}), row {number}")
         return

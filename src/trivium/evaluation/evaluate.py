@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trivium.config import RecipeConfig, RLConfig, SFTConfig, TaskConfig
+from trivium.config import (
+    DPOConfig,
+    RankConfig,
+    RecipeConfig,
+    ReviseConfig,
+    RLConfig,
+    SFTConfig,
+    SourceConfig,
+    TaskConfig,
+)
 from trivium.data import sources
 from trivium.data.duplicates import drop_duplicates
 from trivium.data.records import Conversation, Message, Prompt
@@ -175,14 +184,20 @@ class Examiner:
 
 @lru_cache(maxsize=2)
 def _training_records(recipe: str) -> list[Prompt | Conversation]:
-    """What the stages of a recipe (as JSON) learn from, apart from the corpora."""
+    """What the stages of a recipe (as JSON) learn from, apart from the corpora: demonstrations, and every prompt that
+    is answered to be judged, ranked or revised. What a stage makes has its own prompts."""
     config = RecipeConfig.model_validate_json(recipe)
-    records: list[Prompt | Conversation] = []
+    demonstrations: dict[str, SourceConfig] = {}
+    asked: dict[str, SourceConfig] = {}
     for stage in config.stages.values():
         if isinstance(stage, SFTConfig):
-            records += [item for part in sources.conversations(stage.data, config) for item in part]
-        elif isinstance(stage, RLConfig):
-            records += [item for part in sources.prompts(stage.prompts, config) for item in part]
+            named = [source for source in stage.data if source.source not in config.stages]
+            demonstrations |= {source.model_dump_json(): source for source in named}
+        elif isinstance(stage, RankConfig | ReviseConfig | DPOConfig | RLConfig):
+            asked |= {source.model_dump_json(): source for source in stage.prompts}
+    records: list[Prompt | Conversation] = []
+    records += [item for part in sources.conversations(list(demonstrations.values()), config) for item in part]
+    records += [item for part in sources.prompts(list(asked.values()), config) for item in part]
     return records
 
 

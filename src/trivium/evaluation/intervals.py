@@ -5,7 +5,7 @@ All functions take plain sequences of numbers and return an :class:`Interval` in
 """
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -90,6 +90,19 @@ def _resampled_means(items: NDArray[np.float64], seed: int, name: str, resamples
         for start in range(0, resamples, rows)
     ]
     return np.concatenate(means)
+
+
+def cluster_draws(number: int, seed: int, name: str, resamples: int = 2_000) -> Iterator[NDArray[np.int64]]:
+    """Blocks of [rows, number]: how often each of ``number`` clusters is drawn, with replacement, in each resample.
+
+    Items that hang together (the pairs of one prompt) are resampled together. Sums over the items of each cluster,
+    times these counts, are the sums of the resamples. Equal arguments give equal draws, so differences are paired.
+    """
+    random = generator(seed, name, number)
+    chances = np.full(number, 1 / number)
+    rows = max(1, _CHUNK_CELLS // number)
+    for start in range(0, resamples, rows):
+        yield random.multinomial(number, chances, size=min(rows, resamples - start))
 
 
 def paired_bootstrap(

@@ -16,17 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trivium.evaluation.calibration import calibration_error, log_loss, reliability_bins
+from trivium.evaluation.intervals import cluster_draws
 from trivium.feedback.rankings.coefficients import tau_b
 from trivium.feedback.rankings.grouping import prompt_share, task_key
 from trivium.feedback.rankings.record import UNRANKED, Ranking
-from trivium.streams import generator
 from trivium.training.reward import RankedTask
 
 Floats = NDArray[np.float64]
 RESAMPLES = 2_000
-RELIABILITY_BINS = 10
 MARGIN_BINS = 5
-_CELLS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,6 @@ def describe(pairs: Pairs, seed: int, name: str = "pairs") -> dict[str, Any]:
     length = cluster_interval(pairs.length_right, pairs.cluster, seed, name)
     better = [ours - theirs for ours, theirs in zip(pairs.right, pairs.length_right, strict=True)]
     difference = cluster_interval(better, pairs.cluster, seed, name)
-    bins = reliability(pairs)
-    total = max(len(pairs.right), 1)
     return {
         "n": len(pairs.right),
         "rankings": len(pairs.rankings),
@@ -159,10 +156,8 @@ def describe(pairs: Pairs, seed: int, name: str = "pairs") -> dict[str, Any]:
         "accuracy": accuracy["estimate"],
         "low": accuracy["low"],
         "high": accuracy["high"],
-        "log_loss": -float(np.mean(np.log(np.maximum(pairs.probability, 1e-300)))) if pairs.probability else None,
-        "ece": sum(entry["n"] * abs(entry["predicted"] - entry["observed"]) for entry in bins) / total
-        if bins
-        else None,
+        "log_loss": log_loss(pairs.probability),
+        "ece": calibration_error(reliability(pairs)),
         "length_accuracy": length["estimate"],
         "length_low": length["low"],
         "length_high": length["high"],
@@ -172,28 +167,8 @@ def describe(pairs: Pairs, seed: int, name: str = "pairs") -> dict[str, Any]:
 
 
 def reliability(pairs: Pairs) -> list[dict[str, float]]:
-    """How often the response that the model prefers is the better one, by how sure it is: bins of [0.5, 1].
-
-    The expected calibration error is their mean distance from the diagonal, by size (Naeini et al., 2015).
-    """
-    if not pairs.right:
-        return []
-    probability = np.array(pairs.probability)
-    sure = np.maximum(probability, 1 - probability)
-    right = np.where(probability == 0.5, 0.5, probability > 0.5)
-    edges = np.linspace(0.5, 1.0, RELIABILITY_BINS + 1)
-    place = np.minimum(np.searchsorted(edges, sure, side="right") - 1, RELIABILITY_BINS - 1)
-    return [
-        {
-            "low": float(edges[number]),
-            "high": float(edges[number + 1]),
-            "n": int((place == number).sum()),
-            "predicted": float(sure[place == number].mean()),
-            "observed": float(right[place == number].mean()),
-        }
-        for number in range(RELIABILITY_BINS)
-        if (place == number).any()
-    ]
+    """How often the response that the model prefers is the better one, by how sure it is: bins of [0.5, 1]."""
+    return reliability_bins(pairs.probability)
 
 
 def by_margin(pairs: Pairs) -> list[dict[str, float]]:
@@ -283,13 +258,8 @@ def cluster_interval(values: Sequence[float], clusters: Sequence[int], seed: int
     _, number = np.unique(clusters, return_inverse=True)
     count = np.bincount(number).astype(np.float64)
     total = np.bincount(number, weights=values)
-    random = generator(seed, f"reward-evaluation/{name}", count.size)
-    chances = np.full(count.size, 1 / count.size)
-    rows = max(1, _CELLS // count.size)
-    means: list[Floats] = []
-    for start in range(0, RESAMPLES, rows):
-        drawn = random.multinomial(count.size, chances, size=min(rows, RESAMPLES - start))
-        means.append((drawn @ total) / (drawn @ count))
+    draws = cluster_draws(count.size, seed, f"reward-evaluation/{name}", RESAMPLES)
+    means = [(drawn @ total) / (drawn @ count) for drawn in draws]
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return {"estimate": float(np.mean(values)), "low": float(low), "high": float(high)}
 

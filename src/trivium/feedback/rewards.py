@@ -1,20 +1,23 @@
 """The reward of a rollout: a weighted sum of named parts, with the word of each kept beside the number.
 
-A part is a verifier, or a trained reward model (kind ``reward_model``).
+A part is a verifier, a trained reward model (kind ``reward_model``), a judge that scores (``judge``), or the vote of
+the group that the rollout belongs to (``majority``).
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field, ValidationError
 
 from trivium.config import Strict, VerifierConfig
 from trivium.data.records import Prompt
 from trivium.errors import UserError
-from trivium.feedback.verdict import STATUSES, Verdict
+from trivium.feedback.judge_reward import JUDGE, JudgeReward, judge_options
+from trivium.feedback.majority import MAJORITY, Majority, Vote, majority_options
+from trivium.feedback.verdict import STATUSES, Items, Response, Verdict
 from trivium.feedback.verifiers import build
 
 if TYPE_CHECKING:
@@ -23,27 +26,25 @@ if TYPE_CHECKING:
 REWARD_MODEL = "reward_model"
 
 
-class Response(Protocol):
-    """What is judged: a rollout, or anything that has its text and why it ended (``stop`` or ``length``)."""
+class Part(Protocol):
+    """What scores on its own. ``close`` frees what it holds."""
 
-    @property
-    def text(self) -> str: ...
-    @property
-    def finish_reason(self) -> str: ...
-
-
-Judge = Callable[[Sequence[tuple[Prompt, Response]]], list[Verdict]]
+    def verdicts(self, items: Items) -> list[Verdict]: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Reward:
-    """``total``: the weighted sum of ``parts``; ``status``: the worst of the parts' verdicts. An ``infra_error`` has no
-    total that means anything: the rollout is left out of baseline and loss."""
+    """``total``: the weighted sum of ``parts``; ``status``: the worst of the parts' ``statuses``. An ``infra_error``
+    has no total that means anything: the rollout is left out of baseline and loss. ``vote``: that of the group, where
+    a part is ``majority``."""
 
     total: float
     parts: dict[str, float]
     status: str
     extracted: str | None = None
+    statuses: dict[str, str] = field(default_factory=dict)
+    vote: Vote | None = None
 
     @property
     def valid(self) -> bool:
@@ -62,8 +63,9 @@ class RewardModelOptions(Strict):
 class RewardFunction:
     """The named parts of a recipe's reward.
 
-    ``models`` are the directories of earlier stages by name, ``device`` is where reward models run. UserError for a
-    part that cannot be made.
+    ``models`` are what earlier stages made, by name; ``device`` is where models run. For judges: ``cache`` is the file
+    of finished calls, ``seed`` that of their random draws, and ``note`` takes a sentence on one that nobody has
+    measured. UserError for a part that cannot be made, and for a judge that is no better than chance.
     """
 
     def __init__(
@@ -71,27 +73,83 @@ class RewardFunction:
         parts: Mapping[str, VerifierConfig],
         models: Mapping[str, Path] | None = None,
         device: "str | torch.device" = "cpu",
+        *,
+        cache: Path | None = None,
+        seed: int = 0,
+        note: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        self.judges = {name: (_judge(part, models or {}, device), part.weight) for name, part in parts.items()}
+        def place(name: str) -> str:
+            return str((models or {}).get(name, name))
+
+        def make(name: str, part: VerifierConfig) -> "Part | Majority":
+            if part.kind == MAJORITY:
+                return majority_options(part)
+            if part.kind == JUDGE:
+                return JudgeReward(name, judge_options(part), place, cache, seed, device, note)
+            return _Scored(part, place, device) if part.kind == REWARD_MODEL else _Verified(part)
+
+        self.weights = {name: part.weight for name, part in parts.items()}
+        self.parts: dict[str, Part | Majority] = {}
+        for name, part in parts.items():
+            self.parts[name] = make(name, part)
         self.failure = ""  # the first infrastructure error, for whoever has to mend it
 
     def __call__(self, prompt: Prompt, response: str) -> Reward:
-        """The reward of one finished response."""
-        return self.score([(prompt, _Finished(response))])[0]
+        """The reward of one finished response, which has no group to vote with."""
+        return self.score([(prompt, _Finished(response))], groups=False)[0]
 
-    def score(self, items: Sequence[tuple[Prompt, Response]]) -> list[Reward]:
-        """The reward of each item; a reward model works on all of them at once."""
-        verdicts = {name: judge(items) for name, (judge, _) in self.judges.items()}
-        return [self._sum({name: of_part[index] for name, of_part in verdicts.items()}) for index in range(len(items))]
+    def score(self, items: Items, groups: bool = True) -> list[Reward]:
+        """The reward of each item; models and judges work on all of them at once.
 
-    def _sum(self, verdicts: Mapping[str, Verdict]) -> Reward:
+        ``groups``: the items are whole groups (those of a rollout's ``group``, else of equal prompts), which majority
+        parts have vote; without, these parts are left out.
+        """
+        verdicts: dict[str, list[Verdict]] = {}
+        votes: Sequence[Vote | None] = [None] * len(items)
+        for name, part in self.parts.items():
+            if not isinstance(part, Majority):
+                verdicts[name] = part.verdicts(items)
+            elif groups:
+                # texts alone go in: reference answers cannot leak into a vote
+                texts = [response.text for _, response in items]
+                verdicts[name], votes = part.verdicts(texts, [_group(prompt, response) for prompt, response in items])
+        return [
+            self._sum({name: of_part[index] for name, of_part in verdicts.items()}, votes[index])
+            for index in range(len(items))
+        ]
+
+    def _sum(self, verdicts: Mapping[str, Verdict], vote: Vote | None) -> Reward:
         if not self.failure:
             failed = ((name, verdict) for name, verdict in verdicts.items() if verdict.status == "infra_error")
             self.failure = next((f"{name}: {verdict.detail}" for name, verdict in failed), "")
-        total = sum(weight * verdicts[name].score for name, (_, weight) in self.judges.items())
-        status = max((verdict.status for verdict in verdicts.values()), key=STATUSES.index)
-        extracted = next((verdict.extracted for verdict in verdicts.values() if verdict.extracted is not None), None)
-        return Reward(total, {name: verdict.score for name, verdict in verdicts.items()}, status, extracted)
+        statuses: dict[str, str] = {name: verdict.status for name, verdict in verdicts.items()}
+        return Reward(
+            total=sum(self.weights[name] * verdict.score for name, verdict in verdicts.items()),
+            parts={name: verdict.score for name, verdict in verdicts.items()},
+            status=max((verdict.status for verdict in verdicts.values()), key=STATUSES.index, default="ok"),
+            extracted=next((found.extracted for found in verdicts.values() if found.extracted is not None), None),
+            statuses=statuses,
+            vote=vote,
+        )
+
+    @property
+    def only_votes(self) -> bool:
+        """Whether a single answer, without a group, has no reward at all."""
+        return all(isinstance(part, Majority) for part in self.parts.values())
+
+    def usage(self) -> dict[str, dict[str, Any]]:
+        """What the judges among the parts have cost in this process, by part."""
+        return {name: part.usage() for name, part in self.parts.items() if isinstance(part, JudgeReward)}
+
+    def close(self) -> None:
+        """Free what the parts hold (a verifier's process, a judge's cache); harmless when repeated."""
+        for part in self.parts.values():
+            if not isinstance(part, Majority):
+                part.close()
+
+
+def _group(prompt: Prompt, response: Response) -> Hashable:
+    return prompt.id, getattr(response, "group", None)
 
 
 @dataclass(frozen=True)
@@ -112,18 +170,36 @@ def reward_model_options(config: VerifierConfig) -> RewardModelOptions:
         ) from None
 
 
-def _judge(config: VerifierConfig, models: Mapping[str, Path], device: "str | torch.device") -> Judge:
-    if config.kind != REWARD_MODEL:
-        verify = build(config)
-        return lambda items: [verify(prompt, response.text) for prompt, response in items]
-    from trivium.feedback.reward_model import RewardModel
+class _Verified:
+    """A part that is a verifier."""
 
-    options = reward_model_options(config)
-    model = RewardModel.load(models.get(options.model, options.model), device)
-    return lambda items: model.verdicts(
-        [(prompt.messages, response.text, response.finish_reason == "stop") for prompt, response in items],
-        options.normalise,
-    )
+    def __init__(self, config: VerifierConfig) -> None:
+        self.verifier = build(config)
+
+    def verdicts(self, items: Items) -> list[Verdict]:
+        return [self.verifier(prompt, response.text) for prompt, response in items]
+
+    def close(self) -> None:
+        self.verifier.close()
+
+
+class _Scored:
+    """A part that is a trained reward model."""
+
+    def __init__(self, config: VerifierConfig, place: Callable[[str], str], device: "str | torch.device") -> None:
+        from trivium.feedback.reward_model import RewardModel
+
+        self.options = reward_model_options(config)
+        self.model = RewardModel.load(place(self.options.model), device)
+
+    def verdicts(self, items: Items) -> list[Verdict]:
+        return self.model.verdicts(
+            [(prompt.messages, response.text, response.finish_reason == "stop") for prompt, response in items],
+            self.options.normalise,
+        )
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 def overlong_penalty(length: int, limit: int, window: int) -> float:

@@ -1,7 +1,10 @@
 """What a verifier says of a response."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
+
+from trivium.data.records import Prompt
 
 Status = Literal["ok", "unparseable", "timeout", "infra_error"]
 STATUSES: tuple[Status, ...] = get_args(Status)  # from the best to the worst
@@ -15,3 +18,15 @@ class Verdict:
     status: Status = "ok"
     extracted: str | None = None
     detail: str = ""
+
+
+class Response(Protocol):
+    """What is judged: a rollout, or anything that has its text and why it ended (``stop`` or ``length``)."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def finish_reason(self) -> str: ...
+
+
+Items = Sequence[tuple[Prompt, Response]]

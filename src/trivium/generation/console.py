@@ -11,6 +11,7 @@ from trivium.generation.engine import Engine
 from trivium.generation.sampling import SamplingSettings
 from trivium.generation.scheduler import Completion, Request
 from trivium.model.huggingface import load_language_model
+from trivium.progress import visible
 from trivium.text.chat import prompt_ids
 from trivium.text.tokenizer import Tokenizer
 
@@ -43,10 +44,10 @@ def generate(
     completions = engine.generate(requests, settings, seed)
     texts = [[tokenizer.decode(completion.tokens) for completion in group] for group in completions]
     for prompt, group, responses in zip(prompts, completions, texts, strict=True):
-        click.secho(_visible(prompt), bold=True)
+        click.secho(visible(prompt), bold=True)
         for completion, response in zip(group, responses, strict=True):
             cut = "" if completion.finish_reason == "stop" else click.style(" (cut at the length limit)", dim=True)
-            click.echo(_visible(response) + cut)
+            click.echo(visible(response) + cut)
     return texts
 
 
@@ -98,12 +99,7 @@ def _printer(tokenizer: Tokenizer) -> Callable[[Request, Completion, int], None]
         nonlocal printed
         text = tokenizer.decode(completion.tokens)
         if text.startswith(printed) and not text.endswith("\ufffd"):
-            click.echo(_visible(text[len(printed) :]), nl=False)
+            click.echo(visible(text[len(printed) :]), nl=False)
             printed = text
 
     return show
-
-
-def _visible(text: str) -> str:
-    """Model output is hostile text: control characters, which could drive the terminal, are shown as escapes."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

@@ -5,6 +5,10 @@ tie, a negative tier is unranked: such a response takes part in nothing, since n
 are sums over one denominator, ``total_weight``, which a caller that cuts a batch computes once from the whole of it:
 the losses and metrics of the parts then add up to those of the batch. All pairs of a ranking must be in one part.
 
+An annotator that says how sure it is gives pairs with probabilities in place of tiers. They are targets of a soft
+cross-entropy: the pair (i, j, p) costs -(p ln s(d) + (1 - p) ln s(-d)), with s the logistic function and d the score of
+i less that of j, which is least where s(d) = p. What an annotator knows is then no stronger than it was said.
+
 Sources: Bradley and Terry (1952); Plackett (1975), Luce (1959); ties by Rao and Kupper (1967), Davidson (1970) and, in
 lists, Efron (1977); reduction by ranking: Ouyang et al. (2022, section 3.5); margins: Touvron et al. (2023, section
 3.2.2); centering: Eisenstein et al. (2023, section 2).
@@ -19,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Numbers = Sequence[int] | Tensor
+Preferences = tuple[Sequence[Sequence[int]] | Tensor, Sequence[float] | Tensor]  # (P, 2) entries, (P,) probabilities
 TIES = ("soft", "rao_kupper", "davidson", "ignore")
 
 
@@ -35,6 +40,7 @@ def pairwise_loss(
     reduction: str = "ranking",
     weights: Sequence[float] | Tensor | None = None,
     total: float | None = None,
+    preferences: Preferences | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The negative log-likelihood of all pairs of each ranking under a Bradley-Terry model: (scalar, metrics).
 
@@ -47,16 +53,20 @@ def pairwise_loss(
             nothing.
         tie_parameter: theta of Rao-Kupper, above 1; nu of Davidson, above 0.
         margin: by how much the better score must exceed the worse before a pair counts as half right; one number, or
-            (R,) one a ranking. Not for tied pairs.
-        label_smoothing: share of the strict pairs taken to be the wrong way round.
+            (R,) one a ranking. Not for tied pairs, nor for those with a probability.
+        label_smoothing: share of the strict pairs, and of those with a probability, taken to be the wrong way round.
         centering: weight of the squared mean score of each ranking; pair losses leave the level of scores open.
         reduction: ``ranking``: mean over the pairs of each ranking, then over rankings; ``pair``: over all pairs.
         weights: (R,) of each ranking; 1 unless told. A weight of 0 leaves a ranking out.
         total: ``total_weight`` of the whole batch of which these are a part; its own unless told.
+        preferences: pairs of entries (P, 2) and the probability (P,) that the first of each is better. A ranking that
+            has such pairs is learned from by them alone, whatever its tiers and ``ties``; the others go by their
+            tiers. Both entries are of one ranking, and ranked. Under ``rao_kupper`` the probability is that of a win
+            given that there is no tie.
 
     Metrics add up over parts and are means by the same weights: ``pair_accuracy`` (1 where the better response has the
     higher score, 0.5 where the scores are equal or the pair is tied) and ``score_gap`` (better minus worse, strict
-    pairs; tied pairs count as 0).
+    pairs; tied pairs count as 0). Of a pair with a probability the likelier one is the better; 0.5 is a tie.
 
     Scores A 0.8, B 0.9, C 0.5 and the ranking A > C > B: A over C costs 0.554355, C over B 0.913015 and A over B
     0.744397. The mean of the three is the loss; one pair of three is the right way round:
@@ -65,17 +75,25 @@ def pairwise_loss(
     >>> round(float(loss), 6), round(float(metrics["pair_accuracy"]), 3)
     (0.737256, 0.333)
 
+    A judge who finds the first of two better with probability 0.8:
+
+    >>> round(float(pairwise_loss(torch.tensor([1.0, 0.0]), [0, 1], preferences=([(0, 1)], [0.8]))[0]), 6)
+    0.513262
+
     Raises ValueError for impossible options or shapes.
     """
     _check(ties, tie_parameter, reduction, label_smoothing)
     wide = _wide(scores)
-    plan = _plan(wide, tiers, rankings, ties, reduction, weights, total)
+    plan = _plan(wide, tiers, rankings, ties, reduction, weights, total, preferences)
     difference = wide[plan.better] - wide[plan.worse]
     demanded = margin.to(wide)[plan.numbers] if isinstance(margin, Tensor) else margin
     win, lost, _ = outcome_log_probs(difference - demanded, ties, tie_parameter)
     tie = outcome_log_probs(difference, ties, tie_parameter)[2]
     strict = (1 - label_smoothing) * win + label_smoothing * lost
-    loss = -(plan.shares * torch.where(plan.tied, tie, strict)).sum()
+    said = torch.where(plan.tied, tie, strict)
+    if preferences is not None:
+        said = torch.where(plan.soft, _soft(difference, plan.targets, ties, tie_parameter, label_smoothing), said)
+    loss = -(plan.shares * said).sum()
     return loss + _centering(wide, plan, centering), _metrics(difference, plan)
 
 
@@ -153,24 +171,27 @@ def total_weight(
     ties: str = "soft",
     reduction: str = "ranking",
     weights: Sequence[float] | Tensor | None = None,
+    preferences: Preferences | None = None,
 ) -> float:
     """The denominator of a batch: the weights of the rankings that have a pair, or (``pair``) of all their pairs.
 
     >>> total_weight([0, 1, 0, 1, 2], [0, 0, 1, 1, 1]), total_weight([0, 1, 0, 1, 2], [0, 0, 1, 1, 1], reduction="pair")
     (2.0, 4.0)
     """
-    groups = _groups(tiers, rankings)
-    return sum(_units([len(_pairs(group, ties)) for group in groups], reduction, weights))
+    pairs = _all_pairs(_groups(tiers, rankings), ties, preferences)
+    return sum(_units([len(found) for found in pairs], reduction, weights))
 
 
 # ---- which entries are compared, and with what weight ---------------------------------------------------------------
 
 Group = list[tuple[int, int]]  # (entry, tier) of the ranked entries of one ranking
+Pair = tuple[int, int, bool, float | None]  # better entry, worse entry, tied, probability of better where one was said
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """P pairs: entries (P,), whether they are tied (P,), their ranking (P,) and their share of the loss (P,).
+    """P pairs: entries (P,), whether they are tied (P,), whether a probability was said of them (P,) and which (P,),
+    their ranking (P,) and their share of the loss (P,).
 
     ``ranking_shares`` (R,): the share of each ranking; those of its pairs add up to it.
     """
@@ -180,6 +201,8 @@ class _Plan:
     better: Tensor
     worse: Tensor
     tied: Tensor
+    soft: Tensor
+    targets: Tensor
     numbers: Tensor
     shares: Tensor
     ranking_shares: Tensor
@@ -193,11 +216,12 @@ def _plan(
     reduction: str,
     weights: Sequence[float] | Tensor | None,
     total: float | None,
+    preferences: Preferences | None = None,
 ) -> _Plan:
     if scores.ndim != 1 or len(tiers) != len(scores):
         raise ValueError(f"scores of shape {tuple(scores.shape)} need one tier each, not {len(tiers)}")
     groups = _groups(tiers, rankings)
-    pairs = [_pairs(group, ties) for group in groups]
+    pairs = _all_pairs(groups, ties, preferences)
     units = _units([len(found) for found in pairs], reduction, weights)
     # what counts for nothing is left out, not multiplied by 0, which would let its NaN through
     groups = [group if unit else [] for group, unit in zip(groups, units, strict=True)]
@@ -205,11 +229,11 @@ def _plan(
     whole = sum(units) if total is None else total
     share = [unit / whole if unit else 0.0 for unit in units]
     flat = [
-        (first, second, tied, number, share[number] / len(found))
+        (first, second, tied, said is not None, said or 0.0, number, share[number] / len(found))
         for number, found in enumerate(pairs)
-        for first, second, tied in found
+        for first, second, tied, said in found
     ]
-    columns = list(zip(*flat, strict=True)) or [()] * 5
+    columns = list(zip(*flat, strict=True)) or [()] * 7
 
     def tensor(values: Sequence[float], kind: torch.dtype) -> Tensor:
         return torch.tensor(values, dtype=kind, device=scores.device)
@@ -220,8 +244,10 @@ def _plan(
         tensor(columns[0], torch.long),
         tensor(columns[1], torch.long),
         tensor(columns[2], torch.bool),
-        tensor(columns[3], torch.long),
+        tensor(columns[3], torch.bool),
         tensor(columns[4], scores.dtype),
+        tensor(columns[5], torch.long),
+        tensor(columns[6], scores.dtype),
         tensor(share, scores.dtype),
     )
 
@@ -242,16 +268,38 @@ def _groups(tiers: Numbers, rankings: Numbers | None) -> list[Group]:
     return groups
 
 
-def _pairs(group: Group, ties: str) -> list[tuple[int, int, bool]]:
-    """(better entry, worse entry, tied) of every two entries; without tied ones where they are ignored."""
-    found = []
+def _all_pairs(groups: Sequence[Group], ties: str, preferences: Preferences | None) -> list[list[Pair]]:
+    """The pairs of each ranking: those with a probability where it has any, else those of its tiers."""
+    soft = _soft_pairs(groups, preferences) if preferences is not None else {}
+    return [soft.get(number) or _pairs(group, ties) for number, group in enumerate(groups)]
+
+
+def _soft_pairs(groups: Sequence[Group], preferences: Preferences) -> dict[int, list[Pair]]:
+    """By ranking, the pairs with a probability, the likelier entry first."""
+    number_of = {entry: number for number, group in enumerate(groups) for entry, _ in group}
+    entries, probabilities = (part.tolist() if isinstance(part, Tensor) else part for part in preferences)
+    found: dict[int, list[Pair]] = {}
+    for (first, second), probability in zip(entries, probabilities, strict=True):
+        number = number_of.get(first)
+        if number is None or number_of.get(second) != number or first == second:
+            raise ValueError(f"the entries {first} and {second} are not two ranked entries of one ranking")
+        if not 0 <= probability <= 1:
+            raise ValueError(f"the probability {probability} that entry {first} is better must lie between 0 and 1")
+        better, worse, said = (first, second, probability) if probability >= 0.5 else (second, first, 1 - probability)
+        found.setdefault(number, []).append((better, worse, said == 0.5, said))
+    return found
+
+
+def _pairs(group: Group, ties: str) -> list[Pair]:
+    """The pairs of every two entries by their tiers; without tied ones where they are ignored."""
+    found: list[Pair] = []
     for place, (entry, tier) in enumerate(group):
         for other, level in group[place + 1 :]:
             if tier == level:
                 if ties != "ignore":
-                    found.append((entry, other, True))
+                    found.append((entry, other, True, None))
             else:
-                found.append((entry, other, False) if tier < level else (other, entry, False))
+                found.append((entry, other, False, None) if tier < level else (other, entry, False, None))
     return found
 
 
@@ -314,6 +362,16 @@ def _wide(scores: Tensor) -> Tensor:
 def _nothing(scores: Tensor) -> Tensor:
     """Zero, and still part of the graph: an empty part of a batch has a gradient too. A NaN does not get through."""
     return torch.where(torch.zeros_like(scores, dtype=torch.bool), scores, 0.0).sum()
+
+
+def _soft(difference: Tensor, targets: Tensor, ties: str, tie_parameter: float, smoothing: float) -> Tensor:
+    """(P,) the negative cross-entropy of the targets and what the model says of pairs that it does not tie."""
+    odds = difference
+    if ties == "rao_kupper":
+        win, lost, _ = outcome_log_probs(difference, ties, tie_parameter)
+        odds = win - lost
+    smoothed = (1 - smoothing) * targets + smoothing * (1 - targets)
+    return smoothed * F.logsigmoid(odds) + (1 - smoothed) * F.logsigmoid(-odds)
 
 
 def _centering(scores: Tensor, plan: _Plan, weight: float) -> Tensor:

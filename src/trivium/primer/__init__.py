@@ -6,23 +6,41 @@ among the training problems, in any wording (see ``trivium.primer.tasks``).
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from trivium.config import PrimerConfig
 from trivium.errors import UserError
 from trivium.primer.corpus import documents
 from trivium.primer.draws import Draws
-from trivium.primer.tasks import SPLITS, TASKS, Problem, check_tasks, draw_problem
+from trivium.primer.tasks import SPLITS, TASKS, Problem, check_shares, check_tasks, draw_problem
 from trivium.primer.teacher import answer_distribution, teach, teacher_answers, teacher_ceiling
 from trivium.primer.wordings import COURTESY, question
 
-__all__ = ["PARTS", "SPLITS", "TASKS", "rows", "teacher_answers", "teacher_ceiling"]
+__all__ = ["PARTS", "SPLITS", "TASKS", "rows", "settings", "teacher_answers", "teacher_ceiling"]
 
-PARTS = ("corpus", "demonstrations", "problems")
+LESSONS = ("compare", "score", "critique", "revise")
+PARTS = ("corpus", "demonstrations", "problems", "lessons")
 _SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}  # of the problems
-_HELD_OUT = 20  # corpus and demonstrations: for every 20 training rows one of validation and one of test
+_HELD_OUT = 20  # corpus, demonstrations and lessons: for every 20 training rows one of validation and one of test
 _REPEATS = 200  # this many repeated prompts in a row: the task is exhausted
+
+
+def settings(config: PrimerConfig, options: Mapping[str, Any]) -> PrimerConfig:
+    """``config`` with what a source's ``options`` say in its place; UserError for a key or value that cannot be.
+
+    >>> settings(PrimerConfig(), {"forget": 0.3}).forget
+    0.3
+    """
+    if not options:
+        return config
+    try:
+        return PrimerConfig.model_validate(config.model_dump() | dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"primer: option {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
 
 
 def rows(part: str, split: str, config: PrimerConfig, seed: int) -> Iterator[dict[str, Any]]:
@@ -30,6 +48,7 @@ def rows(part: str, split: str, config: PrimerConfig, seed: int) -> Iterator[dic
 
     corpus: ``{"text"}``, ``config.documents`` of them in train and a twentieth in the other splits.
     demonstrations: ``{"messages": [user, assistant], "task"}``, ``config.demonstrations`` and a twentieth.
+    lessons: ``{"messages", "task"}`` as demonstrations, ``config.lessons`` and a twentieth: see ``lessons.py``.
     problems: ``{"id", "messages": [user], "answer", "task", "metadata"}``, 80%, 10% and 10% of ``config.problems``, no
     prompt twice, fewer where a task has no more. ``metadata``: ``difficulty`` (digits or letters), ``trap`` (the
     teacher's flaw changes the answer), ``key`` (the canonical problem) and ``teacher`` (its answers' probabilities).
@@ -49,6 +68,10 @@ def rows(part: str, split: str, config: PrimerConfig, seed: int) -> Iterator[dic
         number = config.demonstrations if split == "train" else max(1, config.demonstrations // _HELD_OUT)
         manners = Draws(seed, f"primer/courtesy/{split}")  # of its own, so that all else stays as it is without it
         return (_demonstration(draws, manners, config, split) for _ in range(number))
+    if part == "lessons":
+        check_shares("lesson_kinds", config.lesson_kinds, LESSONS)
+        number = config.lessons if split == "train" else max(1, config.lessons // _HELD_OUT)
+        return (_lesson(draws, config, split) for _ in range(number))
     return _problems(draws, config, split, max(1, round(config.problems * _SHARES[split])))
 
 
@@ -59,6 +82,13 @@ def _demonstration(draws: Draws, manners: Draws, config: PrimerConfig, split: st
     polite = manners.chance(config.courtesy)
     answered = {"role": "assistant", "content": f"{COURTESY}{answer}" if polite else answer}
     return {"messages": [asked, answered], "task": problem.task}
+
+
+def _lesson(draws: Draws, config: PrimerConfig, split: str) -> dict[str, Any]:
+    from trivium.primer.lessons import lesson  # the judges it is for are needed for nothing else here
+
+    task, messages = lesson(draws, config, split)
+    return {"messages": [{"role": said.role, "content": said.content} for said in messages], "task": task}
 
 
 def _problems(draws: Draws, config: PrimerConfig, split: str, number: int) -> Iterator[dict[str, Any]]:

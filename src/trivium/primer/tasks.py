@@ -18,7 +18,7 @@ letter by letter. A small decoder learns that far sooner than to give the answer
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from trivium.config import PrimerConfig
@@ -224,13 +224,19 @@ TASKS: dict[str, Callable[[Draws, PrimerConfig, bool], Problem]] = {
 
 def check_tasks(config: PrimerConfig) -> None:
     """Raises UserError for a task that does not exist, a negative share, or shares that are all zero."""
-    for name, share in config.tasks.items():
-        if name not in TASKS:
-            raise UserError(f"primer.tasks: there is no task {name!r}; choose from {', '.join(TASKS)}.")
+    check_shares("tasks", config.tasks, TASKS)
+
+
+def check_shares(key: str, shares: Mapping[str, float], known: Collection[str]) -> None:
+    """Raises UserError for a name that is not ``known``, a negative share, or shares that are all zero."""
+    one = key.removesuffix("s").replace("_", " ")
+    for name, share in shares.items():
+        if name not in known:
+            raise UserError(f"primer.{key}: there is no {one} {name!r}; choose from {', '.join(known)}.")
         if not 0 <= share < float("inf"):
-            raise UserError(f"primer.tasks.{name} is {share}; a share must be zero or more and finite.")
-    if not any(config.tasks.values()):
-        raise UserError("primer.tasks: every share is zero; give at least one task a share above zero.")
+            raise UserError(f"primer.{key}.{name} is {share}; a share must be zero or more and finite.")
+    if not any(shares.values()):
+        raise UserError(f"primer.{key}: every share is zero; give at least one {one} a share above zero.")
 
 
 def has_traps(task: str, config: PrimerConfig) -> bool:

@@ -57,14 +57,14 @@ def accuracy_figure(run: Run, task: str, theme: Theme, width: float = 9.4, heigh
     figure, axes = new_figure(width, height)
     style(axes, theme)
     stages, lines = shown_stages(run), reference_lines(run, task)
+    narrow = width < 5
+    margin = (1.05 if narrow else 1.45) if lines else 0.1
+    room = (width - 0.42 - margin) / max(len(stages), 1)  # inches for a bar with its name
     top = 0.0
     for position, stage in enumerate(stages):
         numbers = stage.evaluation.get(task, {})
-        top = max(top, _accuracy_bar(axes, theme, position, run.series(stage), numbers))
-    narrow = width < 5
-    labels = [re.sub(r"(?<=\w{3})[ _-]", lambda gap: gap[0].strip() + "\n", stage.label) for stage in stages]
-    axes.set_xticks(range(len(stages)), labels if narrow else [stage.label for stage in stages])
-    axes.tick_params(axis="x", labelsize=9 if narrow else 10.5, labelcolor=theme["ink"], pad=8)
+        top = max(top, _accuracy_bar(axes, theme, position, run.series(stage), numbers, 13 if room > 0.5 else 8))
+    turned = _names(axes, theme, stages, narrow, room)
     axes.set_xlim(-0.6, max(len(stages), 1) - 0.4)
     reach = max([top, *(line.value for line in lines), 0.05])
     lowest = min([0.0, *(number(stage.evaluation.get(task, {}).get("low")) or 0.0 for stage in stages)])
@@ -72,18 +72,35 @@ def accuracy_figure(run: Run, task: str, theme: Theme, width: float = 9.4, heigh
     axes.set_ylim(lowest * 1.2, roof)
     if not run.scored(task) and axes.get_ylim()[1] > 1:
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.50", "0.75", "1"])
-    margin = (1.05 if narrow else 1.45) if lines else 0.1
-    below = 0.58 if narrow else 0.42
+    below = max(0.58 if narrow else 0.42, turned)
     figure.subplots_adjust(left=0.42 / width, right=1 - margin / width, top=1 - 0.12 / height, bottom=below / height)
     _draw_lines(axes, theme, lines, height, 8 if narrow else 9)
     return figure
 
 
-def _accuracy_bar(axes: "Axes", theme: Theme, position: int, series: int, numbers: dict[str, Any]) -> float:
-    """One bar; the height that it, its whisker and its label need."""
+def _names(axes: "Axes", theme: Theme, stages: list[Stage], narrow: bool, room: float) -> float:
+    """The names below the bars; where they would touch, they stand slanted, and the inches they then need are returned
+    (otherwise 0)."""
+    labels = [_short(stage.label) for stage in stages]
+    broken = [re.sub(r"(?<=\w{3})[ _-]", lambda gap: gap[0].strip() + "\n", label) for label in labels]
+    shown, size, letter = (broken, 9, 0.072) if narrow else (labels, 10.5, 0.085)
+    widest = max((len(line) for label in shown for line in label.split("\n")), default=0) * letter
+    axes.tick_params(axis="x", labelsize=size, labelcolor=theme["ink"], pad=8)
+    if widest <= room:
+        axes.set_xticks(range(len(stages)), shown)
+        return 0.0
+    axes.set_xticks(range(len(stages)), labels, rotation=40, ha="right", rotation_mode="anchor")
+    return 0.34 + 0.7 * letter * max(map(len, labels))
+
+
+def _accuracy_bar(
+    axes: "Axes", theme: Theme, position: int, series: int, numbers: dict[str, Any], size: float
+) -> float:
+    """One bar with its value in letters of ``size``; the height that it, its whisker and its label need."""
     accuracy = number(numbers.get("accuracy"))
     if accuracy is None:
-        axes.text(position, 0.015, "not\nevaluated", ha="center", va="bottom", fontsize=9, color=theme["muted"])
+        small: dict[str, Any] = {"fontsize": 9, "rotation": 0} if size > 9 else {"fontsize": 8, "rotation": 90}
+        axes.text(position, 0.015, "not\nevaluated", ha="center", va="bottom", color=theme["muted"], **small)
         return 0.0
     low, high = number(numbers.get("low")), number(numbers.get("high"))
     axes.bar(position, accuracy, width=0.5, color=theme.series(series), zorder=2, linewidth=0)
@@ -99,7 +116,7 @@ def _accuracy_bar(axes: "Axes", theme: Theme, position: int, series: int, number
         textcoords="offset points",
         ha="center",
         va="bottom",
-        fontsize=13,
+        fontsize=size,
         fontweight="bold",
         color=theme["ink"],
         zorder=5,

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from trivium.report.canvas import SERIES, Theme, marker, new_figure, style
 from trivium.report.loading import Stage, number
-from trivium.report.wording import decimal, flatten, title
+from trivium.report.wording import clean, decimal, flatten, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_POINTS = 400
+FEW = 12  # points that are marked one by one
 SMOOTH_FROM = 60  # points from which a running mean is laid over the raw line
 
 # metric (or prefix ending in a slash): title, unit or reading
@@ -29,6 +30,17 @@ MAIN = {
     "clip_share": ("Clip share", "share of tokens"),
     "truncated_share": ("Truncated responses", "share"),
     "status/": ("Verdict status", "rollouts by status"),
+    "monitor/": ("Monitors", "mean, nothing learns from them"),
+    "majority/": ("Majority vote", "share"),
+    "judge/": ("Judge without a verdict", "share of its calls"),
+}
+# Of DPO some of them mean other things, and what belongs together is drawn together.
+DPO = {
+    "loss": ("Loss", "nats a pair"),
+    "accuracy": ("Pairs in order", "share of pairs"),
+    "margin": ("Margin", "implicit reward of chosen less rejected"),
+    "*_reward": ("Implicit rewards", "β × log-ratio to the reference"),
+    "*_log_prob": ("Log-probabilities", "of the chosen and the rejected answer"),
 }
 NOT_CURVES = {"step", "split"}
 
@@ -49,19 +61,20 @@ class CurveChart:
     unit: str
     curves: list[Curve]
     main: bool
+    over: str = "steps"
 
     @property
     def alt(self) -> str:
         parts = [f"{c.name} from {decimal(c.points[0][1])} to {decimal(c.points[-1][1])}" for c in self.curves]
-        return f"Line chart of {self.title.lower()} over steps: {'; '.join(parts)}."
+        return f"Line chart of {self.title.lower()} over {self.over}: {'; '.join(parts)}."
 
 
 def charts(stage: Stage, series: int) -> list[CurveChart]:
     """The charts of a stage, the telling ones first; ``series`` is the colour of the stage."""
     table = _columns(stage)
     found, used = [], set()
-    for key, (name, unit) in MAIN.items():
-        metrics = [m for m in table if m == key or (key.endswith("/") and m.startswith(key))]
+    for key, (name, unit) in (DPO | (MAIN | DPO) if stage.kind == "dpo" else MAIN).items():
+        metrics = [m for m in table if _belongs(m, key)]
         used.update(metrics)
         if not metrics or (key == "reward/" and len(metrics) < 2):
             continue
@@ -73,6 +86,13 @@ def charts(stage: Stage, series: int) -> list[CurveChart]:
         if metric not in used:
             found.append(CurveChart(title(metric), "", _curves(table, [metric], metric, series), main=False))
     return found
+
+
+def _belongs(metric: str, key: str) -> bool:
+    """A key names one metric, ``reward/`` all that start so, ``*_reward`` all that end so."""
+    if key.startswith("*"):
+        return metric.endswith(key[1:])
+    return metric == key or (key.endswith("/") and metric.startswith(key))
 
 
 def _columns(stage: Stage) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -92,14 +112,25 @@ def _curves(
     several = len(metrics) > 1
     curves = []
     for position, metric in enumerate(metrics):
-        name = metric.removeprefix(key) if key.endswith("/") else ""
+        name = _part(metric, key)
         for split, points in table[metric].items():
             validation = split != "train"
             if validation and several:
                 continue  # one line a part: the parts are compared with each other
-            label = name or ("held out" if validation else "training")
+            label = "held out" if validation else name or "training"
             curves.append(Curve(label, thin(points), position if several else series, validation))
     return curves or [Curve(metrics[0], thin(next(iter(table[metrics[0]].values()))), series)]
+
+
+def _part(metric: str, key: str) -> str:
+    """What a metric is called among those of its chart.
+
+    >>> _part("status/ok", "status/"), _part("chosen_reward", "*_reward"), _part("loss", "loss")
+    ('ok', 'chosen', '')
+    """
+    if key.startswith("*"):
+        return clean(title(metric.removesuffix(key[1:])).lower(), 40)
+    return clean(metric.removeprefix(key), 40) if key.endswith("/") else ""
 
 
 def thin(points: list[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
@@ -139,7 +170,9 @@ def curve_figure(chart: CurveChart, theme: Theme, width: float = 3.3, height: fl
             axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.35)
             axes.plot(x, running_mean(y, len(y) // 15), color=colour, linewidth=1.9)
         else:
-            axes.plot(x, y, color=colour, linewidth=1.7, linestyle=_dashes(curve.series, len(chart.curves)))
+            points = marker(curve.series) if len(y) <= FEW else None
+            dashes = _dashes(curve.series, len(chart.curves))
+            axes.plot(x, y, color=colour, linewidth=1.7, linestyle=dashes, marker=points, markersize=4.5)
     low, high = min(values), max(values)
     axes.set_ylim(*_limits(low, high))
     axes.margins(x=0.02)

@@ -12,12 +12,14 @@ def of_rankings(run: Run) -> dict[str, Any] | None:
     """Rank stages, reward models and what went into what; None for a run without either."""
     ranked = [stage for stage in run.stages if stage.kind == "rank" and stage.finished]
     judges = [stage for stage in run.stages if stage.judging]
-    if not ranked and not judges:
+    direct = any(stage.kind == "dpo" and stage.finished for stage in run.stages)
+    chain = rankings.chain_table(run) if ranked or judges or direct else None
+    if not ranked and not judges and not chain:
         return None
     return {
         "ranked": [{"label": stage.label, "sentence": rankings.sentence(stage)} for stage in ranked],
         "judges": [_judge(run, stage) for stage in judges],
-        "chain": rankings.chain_table(run),
+        "chain": chain,
     }
 
 

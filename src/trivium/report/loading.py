@@ -16,19 +16,24 @@ SHORT_LABELS = {
     "rl": "RL",
     "dpo": "DPO",
     "rank": "Rankings",
+    "audit": "Audit",
+    "revise": "Revisions",
     "reward": "Reward model",
     "base": "Base",
 }
 
-
-SILENT = ("rank", "reward")  # kinds of stages whose product answers no problems
+MAKE_FILES = ("rank", "audit", "revise")  # kinds of stages that train nothing
+SILENT = (*MAKE_FILES, "reward")  # kinds of stages whose product answers no problems
+# What tells that a folder is a stage's.
+_FILES = ("metrics.jsonl", "evaluation.json", "rankings.jsonl", "audit.json", "revisions.jsonl", "iterations.jsonl")
 
 
 @dataclass(frozen=True)
 class Stage:
     """One stage of a run: ``summary`` is empty until it is finished, ``evaluation`` maps a task to its numbers.
 
-    ``judging`` is the evaluation of a reward model, ``watch`` what ``watch.json`` says; both are empty elsewhere.
+    ``judging`` is the evaluation of a reward model, ``watch`` what ``watch.json`` says, ``audit`` that of a judge;
+    ``iterations`` are the rounds of an iterated DPO, ``revisions`` answers with critiques. All are empty elsewhere.
     """
 
     name: str
@@ -40,6 +45,9 @@ class Stage:
     evaluation: dict[str, dict[str, Any]] = field(default_factory=dict)
     judging: dict[str, Any] = field(default_factory=dict)
     watch: dict[str, Any] = field(default_factory=dict)
+    audit: dict[str, Any] = field(default_factory=dict)
+    iterations: list[dict[str, Any]] = field(default_factory=list)
+    revisions: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
@@ -178,10 +186,7 @@ def _read_json(path: Path, notes: list[str], optional: bool = False) -> Any:
 def _read_stages(directory: Path, recipe: dict[str, Any], summary: dict[str, Any], notes: list[str]) -> list[Stage]:
     configs, summaries = mapping(recipe.get("stages")), mapping(summary.get("stages"))
     on_disk = sorted(
-        path.name
-        for path in directory.iterdir()
-        if path.is_dir()
-        and any((path / name).exists() for name in ("metrics.jsonl", "evaluation.json", "rankings.jsonl"))
+        path.name for path in directory.iterdir() if path.is_dir() and any((path / name).exists() for name in _FILES)
     )
     # What no recipe names is a model that was only evaluated, such as the base before any stage: it comes first.
     others = [name for name in dict.fromkeys([*on_disk, *summaries]) if name not in configs]
@@ -196,9 +201,16 @@ def _read_stage(path: Path, config: dict[str, Any], summary: dict[str, Any], not
     judging = written if written.get("kind") == "reward" else {}
     tasks = {} if kind in SILENT or judging else mapping(written.get("tasks")) or mapping(summary.get("evaluation"))
     evaluation = {str(task): _measured(numbers) for task, numbers in tasks.items() if isinstance(numbers, dict)}
-    metrics = _read_metrics(path / "metrics.jsonl", notes)
-    watch = mapping(_read_json(path / "watch.json", notes, optional=True))
-    return Stage(path.name, kind, label, config, summary, metrics, evaluation, judging, watch)
+    watch, audit = (mapping(_read_json(path / f"{file}.json", notes, optional=True)) for file in ("watch", "audit"))
+    metrics = _read_lines(path / "metrics.jsonl", "step", notes)
+    told = summary.get("iterations")
+    iterations = _read_lines(path / "iterations.jsonl", "iteration", notes) or [
+        row for row in (told if isinstance(told, list) else []) if number(mapping(row).get("iteration")) is not None
+    ]
+    revisions = _read_lines(path / "revisions.jsonl", None, notes)
+    return Stage(
+        path.name, kind, label, config, summary, metrics, evaluation, judging, watch, audit, iterations, revisions
+    )
 
 
 def _measured(numbers: dict[str, Any]) -> dict[str, Any]:
@@ -210,8 +222,9 @@ def _measured(numbers: dict[str, Any]) -> dict[str, Any]:
     return {**others, **told, "scored": True}
 
 
-def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a killed run may leave half a line, which is noted and left out."""
+def _read_lines(path: Path, counter: str | None, notes: list[str]) -> list[dict[str, Any]]:
+    """The lines of a JSONL file, each with a number as its ``counter`` if that is given; a killed run may leave half a
+    line, which is noted and left out."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -222,10 +235,10 @@ def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except ValueError:
             entry = None
-        if isinstance(entry, dict) and number(entry.get("step")) is not None:
+        if isinstance(entry, dict) and (counter is None or number(entry.get(counter)) is not None):
             lines.append(entry)
         else:
             broken += 1
     if broken:
-        notes.append(f"{path.parent.name}/metrics.jsonl: {broken} unreadable line(s) left out")
+        notes.append(f"{path.parent.name}/{path.name}: {broken} unreadable line(s) left out")
     return lines

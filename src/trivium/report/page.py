@@ -9,9 +9,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from trivium.errors import UserError
-from trivium.report import charts, curves, feedback_sections, tables
+from trivium.report import charts, curves, feedback_sections, judge_sections, tables
 from trivium.report.canvas import GLYPHS, LIGHT, SERIES, VARIABLE, css_variables, standalone, to_svg
-from trivium.report.loading import Run, Stage, load, mapping, number
+from trivium.report.judges import interval
+from trivium.report.loading import MAKE_FILES, Run, Stage, load, mapping, number
 from trivium.report.samples import FEW, QUOTAS, select
 from trivium.report.verdict import differences, verdict
 from trivium.report.wording import clean, count, decimal, duration, signed
@@ -23,6 +24,8 @@ _WORK = {
     "rl": "learns from feedback",
     "dpo": "learns from preferences",
     "rank": "answers are ranked",
+    "audit": "a judge is measured",
+    "revise": "answers are criticised and revised",
     "reward": "learns to judge from rankings",
 }
 
@@ -95,7 +98,9 @@ def context(run: Run) -> dict[str, Any]:
         "tasks": [_task(run, task, position) for position, task in enumerate(run.tasks)],
         "rankings": feedback_sections.of_rankings(run),
         "watches": feedback_sections.of_watches(run),
-        "curves": [_curves(run, stage) for stage in run.stages if stage.kind != "rank"],
+        "judges": judge_sections.of_judges(run),
+        "warnings": judge_sections.warnings(run),
+        "curves": [_curves(run, stage) for stage in run.stages if stage.kind not in MAKE_FILES],
         "samples": [
             found
             for task in run.tasks
@@ -151,17 +156,19 @@ def _chain_link(run: Run, stage: Stage, main: str | None) -> dict[str, Any]:
 
 
 def _sources(run: Run, stage: Stage) -> list[Stage]:
-    """The stages that a stage's configuration names: a model to start from, rankings, models in its reward."""
+    """The stages that a stage's configuration names: a model to start from, data, a judge, models in its reward."""
     named: list[str] = []
 
     def walk(value: Any, key: str) -> None:
         if isinstance(value, dict):
+            elsewhere = value.get("backend", "local") != "local"  # a server's model is no stage of that name
             for inner, item in value.items():
-                walk(item, str(inner))
+                if not (elsewhere and inner == "model"):
+                    walk(item, str(inner))
         elif isinstance(value, list):
             for item in value:
                 walk(item, key)
-        elif isinstance(value, str) and key in ("init", "policy", "source", "model"):
+        elif isinstance(value, str) and key in ("init", "policy", "source", "model", "audit"):
             named.append(value)
 
     walk(stage.config, "")
@@ -171,8 +178,15 @@ def _sources(run: Run, stage: Stage) -> list[Stage]:
 def _facts(stage: Stage, main: str | None) -> list[tuple[str, str]]:
     """What a card of the chain tells of its stage."""
     cost = [("Time", duration(stage.summary.get("seconds")))]
-    if stage.kind == "rank":
-        told = [("Prompts", "tasks"), ("Rankings", "rankings")]
+    if stage.kind == "audit":
+        compared = mapping(
+            mapping(stage.audit.get("asked")).get("compare") or mapping(stage.audit.get("asked")).get("score")
+        )
+        kappa = interval({"estimate": mapping(compared.get("kappa")).get("estimate")}, 2)
+        return [("Pairs", decimal(compared.get("n"))), ("Cohen’s κ", kappa), *cost]
+    if stage.kind in MAKE_FILES:
+        made = ("Rankings", "rankings") if stage.kind == "rank" else ("Conversations", "conversations")
+        told = [("Prompts", "tasks"), made]
         return [(name, decimal(stage.summary.get(key))) for name, key in told] + cost
     found = []
     accuracy = number((stage.evaluation.get(main, {}) if main else {}).get("accuracy"))

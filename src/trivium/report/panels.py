@@ -18,19 +18,28 @@ NARROW = 5  # inches; below it, a phone
 
 
 def panels(
-    width: float, heights: Sequence[float], theme: Theme, gap: float = 0.42, top_margin: float = 0.3
+    width: float,
+    heights: Sequence[float],
+    theme: Theme,
+    gap: float = 0.42,
+    top_margin: float = 0.3,
+    right: float | None = None,
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure of stacked axes with ``heights`` in inches that share their x axis; ``gap`` inches between them."""
+    """A figure of stacked axes with ``heights`` in inches that share their x axis; ``gap`` inches between them.
+
+    ``right``: inches for what stands beside the ends of the lines; default: room for names.
+    """
     from matplotlib.figure import Figure
 
     total = sum(heights) + gap * (len(heights) - 1) + top_margin + 0.5
     figure = Figure(figsize=(width, total))
     found: list[Axes] = []
     top = total - top_margin
-    right = (1.1 if width < NARROW else 1.6) / width  # room for the longest name, "Held-out score +1.34"
+    # the longest name is "Held-out score +1.34"
+    margin = ((1.1 if width < NARROW else 1.6) if right is None else right) / width
     for height in heights:
         left = 0.46 / width
-        box = (left, (top - height) / total, 1 - left - right, height / total)
+        box = (left, (top - height) / total, 1 - left - margin, height / total)
         axes = figure.add_axes(box, sharex=found[0] if found else None)
         style(axes, theme)
         axes.tick_params(labelbottom=False)
@@ -70,8 +79,8 @@ def watch_figure(found: Watched, theme: Theme, width: float = 9.4) -> "Figure":
         panel.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 2.5, 5, 10]))
         panel.yaxis.set_major_formatter(tick)
         panel.set_ylim(min(0.0, *y) if title.startswith("KL") else None, None)
-        _heading(panel, title, theme)
-        _end_labels(panel, [(x[-1], y[-1], decimal(y[-1], 2), theme["ink"])], theme)
+        heading(panel, title, theme)
+        end_labels(panel, [(x[-1], y[-1], decimal(y[-1], 2), theme["ink"])], theme)
     for panel in axes:
         _marks(panel, found, theme, labelled=panel is axes[0], narrow=narrow)
     axes[-1].xaxis.set_major_locator(MaxNLocator(5 if narrow else 8, integer=True, steps=[1, 2, 5, 10]))
@@ -100,11 +109,11 @@ def _scores(axes: "Axes", found: Watched, theme: Theme, narrow: bool) -> None:
                 found.best, height, marker="o", markersize=13, markerfacecolor="none", markeredgewidth=1.6, color=colour
             )
     axes.yaxis.set_major_formatter(tick)
-    _end_labels(axes, ends, theme)
+    end_labels(axes, ends, theme)
 
 
-def _end_labels(axes: "Axes", ends: list[tuple[float, float, str, str]], theme: Theme) -> None:
-    """Names at the right end of lines, pushed apart where they would touch."""
+def end_labels(axes: "Axes", ends: list[tuple[float, float, str, str]], theme: Theme) -> None:
+    """(x, y, text, colour): names at the right end of lines, pushed apart where they would touch."""
     low, high = axes.get_ylim()
     room = (high - low) * 0.2 / (axes.get_position().height * axes.figure.get_figheight())  # type: ignore[union-attr]
     place = -float("inf")
@@ -123,7 +132,7 @@ def _end_labels(axes: "Axes", ends: list[tuple[float, float, str, str]], theme: 
         )
 
 
-def _heading(axes: "Axes", text: str, theme: Theme) -> None:
+def heading(axes: "Axes", text: str, theme: Theme) -> None:
     axes.set_title(text, loc="left", fontsize=9, color=theme["muted"], pad=5)
 
 
@@ -174,7 +183,7 @@ def kl_figure(found: AgainstKL, theme: Theme, width: float = 4.4) -> "Figure":
     axes.set_xlim(0, None)
     axes.yaxis.set_major_formatter(tick)
     axes.set_xlabel("d = √KL (KL in nats a response)", color=theme["muted"], fontsize=9, labelpad=4)
-    _end_labels(axes, ends, theme)
+    end_labels(axes, ends, theme)
     return figure
 
 
@@ -190,14 +199,14 @@ def best_of_n_figure(curve: dict[str, Any], theme: Theme, width: float = 3.3) ->
         axes[0].fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
     axes[0].axhline(0, color=theme["muted"], linewidth=0.8)
     axes[0].plot(places, gain, color=colour, linewidth=2, marker=marker(COLOURS["gold"]), markersize=5, clip_on=False)
-    _heading(axes[0], "Gold score, gain over one sample", theme)
-    _end_labels(axes[0], [(places[-1], gain[-1], signed(gain[-1], 3), colour)], theme)
+    heading(axes[0], "Gold score, gain over one sample", theme)
+    end_labels(axes[0], [(places[-1], gain[-1], signed(gain[-1], 3), colour)], theme)
     colour = theme.series(COLOURS["proxy"])
     axes[1].plot(
         places, proxy, color=colour, linewidth=2, linestyle="--", marker=marker(2), markersize=5, clip_on=False
     )
-    _heading(axes[1], "Proxy of the chosen response", theme)
-    _end_labels(axes[1], [(places[-1], proxy[-1], decimal(proxy[-1], 2), colour)], theme)
+    heading(axes[1], "Proxy of the chosen response", theme)
+    end_labels(axes[1], [(places[-1], proxy[-1], decimal(proxy[-1], 2), colour)], theme)
     for panel in axes:
         panel.yaxis.set_major_formatter(tick)
         panel.locator_params(axis="y", nbins=4 if panel is axes[0] else 2)

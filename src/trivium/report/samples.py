@@ -100,7 +100,7 @@ def _groups(run: Run, task: str, before: Stage | None, last: Stage) -> dict[str,
 def _problem(rows: list[dict[str, Any] | None]) -> tuple[str, str, str]:
     """Prompt, expected answer and sub-task, which all stages share."""
     row = next(row for row in reversed(rows) if row)
-    return _prompt_text(row.get("prompt")), clean(row.get("answer", "")), str(row.get("task", ""))
+    return prompt_text(row.get("prompt")), clean(row.get("answer", "")), str(row.get("task", ""))
 
 
 def _answer(run: Run, task: str, stage: Stage, row: dict[str, Any] | None, right: bool | None) -> Answer:
@@ -120,8 +120,11 @@ def _answer(run: Run, task: str, stage: Stage, row: dict[str, Any] | None, right
     )
 
 
-def _prompt_text(prompt: Any) -> str:
-    """A prompt as text: a string, or messages (the user's words alone when there is nothing else)."""
+def prompt_text(prompt: Any) -> str:
+    """A prompt as text: a string, or messages (the user's words alone when there is nothing else), by themselves or
+    in a mapping."""
+    if isinstance(prompt, dict) and isinstance(prompt.get("messages"), list):
+        prompt = prompt["messages"]
     if not isinstance(prompt, list):
         return clean(prompt)
     messages = [message for message in prompt if isinstance(message, dict)]

@@ -140,7 +140,7 @@ def other_numbers_table(run: Run) -> Table | None:
     """Whatever else the stages told of themselves."""
     found = {}
     for stage in run.stages:
-        own = {k: v for k, v in stage.summary.items() if k not in _COST_KEYS | {"evaluation", "metric"}}
+        own = {k: v for k, v in stage.summary.items() if k not in _COST_KEYS | {"evaluation", "metric", "usage"}}
         found[stage.label] = flatten(own)
     keys = list(dict.fromkeys(key for entry in found.values() for key in entry))
     if not keys:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trivium.evaluation.intervals import paired_bootstrap
+from trivium.report.judges import sentence as audit_sentence
 from trivium.report.loading import Run, Stage, mapping, number
 from trivium.report.wording import decimal, signed
 
@@ -98,6 +99,8 @@ def _planned(run: Run) -> set[str]:
 
 def _of_metrics(run: Run) -> str:
     for stage in reversed(run.stages):
+        if stage.audit:
+            return audit_sentence(stage)
         metric = mapping(stage.summary.get("metric"))
         if number(metric.get("value")) is not None:
             name = str(metric.get("name", "its metric")).replace("_", " ")

@@ -8,7 +8,7 @@ from trivium.references import MAKES
 from trivium.stages.context import StageContext
 
 if TYPE_CHECKING:
-    from trivium.config import PretrainConfig, RankConfig, RecipeConfig, RewardConfig, RLConfig, SFTConfig
+    from trivium.config import RecipeConfig, StageConfig
     from trivium.progress import Progress
 
 __all__ = ["ANSWERS", "PRODUCTS", "STAGES", "StageContext", "run_stage"]
@@ -28,6 +28,30 @@ def _sft(context: StageContext) -> dict[str, Any]:
 
 def _rank(context: StageContext) -> dict[str, Any]:
     from trivium.stages.rank import main
+
+    return main(_with_directory(context))
+
+
+def _lessons(context: StageContext) -> dict[str, Any]:
+    from trivium.stages.lessons import main
+
+    return main(_with_directory(context))
+
+
+def _audit(context: StageContext) -> dict[str, Any]:
+    from trivium.stages.audit import main
+
+    return main(_with_directory(context))
+
+
+def _revise(context: StageContext) -> dict[str, Any]:
+    from trivium.stages.revise import main
+
+    return main(_with_directory(context))
+
+
+def _dpo(context: StageContext) -> dict[str, Any]:
+    from trivium.stages.dpo import main
 
     return main(_with_directory(context))
 
@@ -53,16 +77,25 @@ STAGES: dict[str, Callable[[StageContext], dict[str, Any]]] = {
     "pretrain": _pretrain,
     "sft": _sft,
     "rank": _rank,
+    "lessons": _lessons,
+    "audit": _audit,
+    "revise": _revise,
     "reward": _reward,
+    "dpo": _dpo,
     "rl": _rl,
 }
 # What each kind of stage makes, in its directory; an evaluation on the recipe's tasks is for the models that answer.
-PRODUCTS = {"pretrain": "model", "sft": "model", "rank": "rankings.jsonl", "reward": "model", "rl": "model"}
+PRODUCTS = dict.fromkeys(STAGES, "model") | {
+    "rank": "rankings.jsonl",
+    "audit": "audit.json",
+    "lessons": "conversations.jsonl",
+    "revise": "conversations.jsonl",
+}
 ANSWERS = MAKES["policy"]
 
 
 def run_stage(
-    config: "PretrainConfig | SFTConfig | RankConfig | RewardConfig | RLConfig",
+    config: "StageConfig",
     directory: str | Path,
     *,
     recipe: "RecipeConfig | None" = None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @dataclass
 class StageContext:
     """``directory`` is runs/NAME/STAGE, ``models`` the model directories of the finished stages before this one, and
-    ``rankings`` the files of those that rank."""
+    ``files`` what the others made: rankings, conversations, audits."""
 
     name: str
     config: Any
@@ -25,11 +25,11 @@ class StageContext:
     directory: Path
     models: dict[str, Path] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)  # a silent one
-    rankings: dict[str, Path] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
 
     def place(self, name: str) -> str:
-        """Where the model or the rankings of an earlier stage lie; what is no stage comes back as it is."""
-        return str(self.models.get(name) or self.rankings.get(name) or name)
+        """Where the model or the file of an earlier stage lies; what is no stage comes back as it is."""
+        return str(self.models.get(name) or self.files.get(name) or name)
 
 
 def load_start(context: StageContext, init: str, device: "torch.device") -> "tuple[Decoder, Tokenizer]":

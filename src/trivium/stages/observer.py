@@ -11,11 +11,11 @@ import torch
 
 from trivium.config import RLConfig, VerifierConfig
 from trivium.errors import UserError
-from trivium.feedback.rewards import RewardFunction
 from trivium.model.decoder import Decoder
 from trivium.model.huggingface import save_model
 from trivium.objectives.kl import kl_estimate
 from trivium.stages.context import StageContext
+from trivium.stages.monitor import main_metric
 from trivium.stages.sampler import Asked, Sampler
 from trivium.training import distributed
 from trivium.training.policy import Group, score_groups
@@ -39,11 +39,9 @@ class Observer:
     ) -> None:
         config: RLConfig = context.config
         self.context, self.sampler, self.reference, self.asked, self.device = context, sampler, reference, asked, device
-        self.config = config
+        self.config, self.metric = config, main_metric(config)
         named: dict[str, VerifierConfig | None] = {"held_out": config.watch.held_out, "gold": config.watch.gold}
-        self.scorers = {
-            name: RewardFunction({name: scorer}, context.models, device) for name, scorer in named.items() if scorer
-        }
+        self.scorers = {name: sampler.function({name: scorer}, "watch.") for name, scorer in named.items() if scorer}
         self.watch = Watch(config.watch, config.watch.judge or next(iter(self.scorers), None))
         # nothing to compare by, and no budget: the best is the last one, whose weights the loop still has
         self.keeps = config.watch.keep_best and (self.watch.judge is not None or config.watch.kl_budget is not None)
@@ -54,7 +52,7 @@ class Observer:
 
     def observe(self, step: int, greedy: dict[str, float]) -> dict[str, float]:
         """Observe the weights the sampler has now; returns the metrics of validation. ``greedy``: charted beside."""
-        groups = self.sampler.rollouts(self.asked, "watch", 0, self.config.watch.samples)
+        groups, _ = self.sampler.rollouts(self.asked, "watch", 0, self.config.watch.samples)
         self.sampler.check_judged(groups, f"the observation at step {step}")
         rollouts = [rollout for group in groups for rollout in group]
         valid = [[rollout.reward for rollout in group if rollout.status != "infra_error"] for group in groups]
@@ -70,7 +68,8 @@ class Observer:
         metrics["sampled_truncated_share"] = statistics.fmean(rollout.finish_reason == "length" for rollout in rollouts)
         kl = {"kl": metrics["kl_response"]} if self.reference is not None else {}
         more = {"length": metrics["sampled_length"], "truncated_share": metrics["sampled_truncated_share"]}
-        self.watch.observe(step, {**values, **kl, **more, "reward": greedy["reward"]})
+        metric = {name: value for name, value in greedy.items() if name in ("reward", self.metric)}
+        self.watch.observe(step, {**values, **kl, **more, **metric})
         self._save_best(step)
         return metrics
 
@@ -137,7 +136,7 @@ class Observer:
     def summary(self, metric: dict[str, Any]) -> dict[str, Any]:
         """What the stage's summary says of the watch; its metric is that of the model that was kept."""
         kept = next((one for one in self.watch.observations if one["step"] == self.kept_step), None)
-        value = metric["value"] if kept is None else kept["reward"]
+        value = metric["value"] if kept is None else kept.get(metric["name"], metric["value"])
         return {"metric": metric | {"value": value}, "kept_step": self.kept_step, "stopped": self.watch.reason or None}
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------

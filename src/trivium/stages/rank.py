@@ -1,6 +1,7 @@
-"""Ranking: a model answers prompts; a simulated panel, or people in the ranking page, say which answers are better."""
+"""Ranking: a model answers prompts; a panel, a judge, or people in the ranking page say which answers are better."""
 
 import time
+from math import comb
 from pathlib import Path
 
 from trivium import files
@@ -9,6 +10,8 @@ from trivium.data import sources
 from trivium.data.mixture import batch_indices
 from trivium.data.records import Prompt
 from trivium.errors import UserError
+from trivium.feedback.judges.build import build_judge
+from trivium.feedback.judges.ranking import rank
 from trivium.feedback.rankings.agreement import agreement_report
 from trivium.feedback.rankings.contents import NewTask
 from trivium.feedback.rankings.formats.native import write_rankings
@@ -32,9 +35,15 @@ def main(context: StageContext) -> dict[str, object]:
     if distributed.is_main():
         with Store.open(config.store or context.directory.parent / "rankings.db") as store:
             tasks, alike = put_tasks(context, store)
-            rankings = by_people(context, store, tasks) if config.panel is None else by_panel(context, store, tasks)
+            told: dict[str, object] = {}
+            if config.judge is not None:
+                rankings, told = by_judge(context, store, tasks)
+            elif config.panel is not None:
+                rankings = by_panel(context, store, tasks)
+            else:
+                rankings = by_people(context, store, tasks)
         write_rankings(context.directory / "rankings.jsonl", rankings)
-        numbers = describe(rankings, len(tasks), alike)
+        numbers = {**describe(rankings, len(tasks), alike), **told}
     distributed.barrier()
     return {"seconds": round(time.perf_counter() - began, 2), **numbers}
 
@@ -49,8 +58,8 @@ def put_tasks(context: StageContext, store: Store) -> tuple[list[Task], int]:
     if found := _found(store, done["tasks"]):
         return found, done["alike"]
     answered = sampled_answers(context)
-    # what a panel ranks is not waiting for people too
-    wanted = config.rankings_per_task if config.panel is None else 0
+    # what a panel or a judge ranks is not waiting for people too
+    wanted = config.rankings_per_task if config.panel is None and config.judge is None else 0
     new = [
         NewTask(prompt, responses, config.criterion, wanted, source=context.name)
         for prompt, responses in answered
@@ -132,6 +141,43 @@ def by_panel(context: StageContext, store: Store, tasks: list[Task]) -> list[Ran
     rankings = [ranking.with_id() for ranking in rankings]
     store.add_rankings(rankings)
     return rankings
+
+
+def by_judge(context: StageContext, store: Store, tasks: list[Task]) -> tuple[list[Ranking], dict[str, object]]:
+    """Every task is ranked by the judge; what it said goes into the store too. Also what that cost (``usage``), and how
+    many pairs have no verdict (``missing``).
+
+    What the same judge said of a task before, in a run of this stage that was cut, stands: it says nothing twice. A
+    task that it had to skip is asked about again.
+    """
+    config: RankConfig = context.config
+    assert config.judge is not None
+    with build_judge(
+        config.judge,
+        place=context.place,
+        cache=context.directory.parent / "judge.db",
+        seed=context.recipe.seed,
+        device=choose_device(context.recipe),
+    ) as judge:
+        said = {
+            ranking.task: ranking
+            for ranking in store.rankings(annotators=[judge.name], criterion=config.criterion)
+            if ranking.metadata.get("judge") == judge.identity and ranking.skipped is None
+        }
+        asked = [task for task in tasks if task.id not in said]
+        new = [ranking.with_id() for ranking in rank(judge, asked, config.judge.tie_margin)]
+        usage = judge.usage.as_dict()
+    failed = [ranking.skipped for ranking in new if ranking.skipped]
+    if len(failed) == len(tasks):
+        raise UserError(
+            f"{context.name}: the judge could rank nothing ({failed[0]}); look at {context.name}.judge and run again"
+        )
+    store.add_rankings(new)
+    said |= {ranking.task: ranking for ranking in new}
+    rankings = [said[task.id] for task in tasks]
+    pairs = sum(comb(len(ranking.responses), 2) for ranking in rankings)
+    missing = pairs - sum(len(ranking.preferences) for ranking in rankings)
+    return rankings, {"usage": usage, "missing": missing}
 
 
 def by_people(context: StageContext, store: Store, tasks: list[Task]) -> list[Ranking]:

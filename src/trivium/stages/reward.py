@@ -15,6 +15,7 @@ from trivium.data.records import Prompt
 from trivium.errors import UserError
 from trivium.evaluation import best_of_n
 from trivium.evaluation.reward_model import Floats, Scored, evaluate, longer_wins, policy_variance
+from trivium.feedback.rankings.grouping import prompt_share
 from trivium.feedback.rankings.record import Response
 from trivium.feedback.rankings.sources import read_rankings
 from trivium.feedback.reward_model import STATISTICS, Item, RewardModel
@@ -37,6 +38,7 @@ from trivium.training.loop import Loop
 from trivium.training.reward import (
     RankedTask,
     Update,
+    by_probabilities,
     check_rankings,
     group_tasks,
     head_weights,
@@ -58,7 +60,7 @@ def main(context: StageContext) -> dict[str, object]:
     asked = policy_prompts(context)  # what is wrong with them is told before any time is spent on training
     decoder, tokenizer = start(context, device)
     tasks, too_long = ranked_tasks(context, tokenizer, decoder.config.context_length)
-    train, validation, test = split_tasks(tasks, config.validation_share, config.test_share, config.fold)
+    train, validation, test = parts(context, tasks, tokenizer, decoder.config.context_length)
     check_parts(context, train, test)
     weights = head_weights(train, config, context.recipe.seed, context.name)
     held_out = Update(validation, uniform(validation, config.heads), config, device)
@@ -136,19 +138,41 @@ def policy_prompts(context: StageContext) -> list[Asked]:
 
 
 def ranked_tasks(context: StageContext, tokenizer: Tokenizer, limit: int) -> tuple[list[RankedTask], int]:
-    """All tasks that hold a comparison, with their tokens, and how many responses are longer than the context."""
+    """All tasks to learn from, with their tokens, and how many responses are longer than the context."""
     config: RewardConfig = context.config
-    placed = [part.model_copy(update={"source": context.place(part.source)}) for part in config.rankings]
+    tasks, too_long = tasks_of(context, "rankings", tokenizer, limit)
+    check_rankings(tasks, config, context.name)
+    return tasks, too_long
+
+
+def tasks_of(context: StageContext, key: str, tokenizer: Tokenizer, limit: int) -> tuple[list[RankedTask], int]:
+    """The tasks of the sources under ``key`` that hold a comparison; UserError if none does."""
+    config: RewardConfig = context.config
+    placed = [part.model_copy(update={"source": context.place(part.source)}) for part in getattr(config, key)]
     rankings = read_rankings(placed)
-    tasks, too_long = tokenise(group_tasks(rankings), tokenizer, limit, config.ties)
+    tasks, too_long = tokenise(group_tasks(rankings), tokenizer, limit, config.ties, by_probabilities(config))
     if not tasks:
         cause = f"{too_long} responses are longer than the model's context of {limit} tokens" if too_long else ""
         raise UserError(
             f"{context.name}: none of {len(rankings)} rankings compares two responses"
-            f"{f' ({cause})' if cause else ''}; check {context.name}.rankings and its criterion"
+            f"{f' ({cause})' if cause else ''}; check {context.name}.{key} and its criterion"
         )
-    check_rankings(tasks, config, context.name)
     return tasks, too_long
+
+
+def parts(
+    context: StageContext, tasks: Sequence[RankedTask], tokenizer: Tokenizer, limit: int
+) -> tuple[list[RankedTask], list[RankedTask], list[RankedTask]]:
+    """Tasks to train on, to validate and to test with: a share of the prompts, or ``config.test``, whose prompts the
+    others then leave out."""
+    config: RewardConfig = context.config
+    if not config.test:
+        return split_tasks(tasks, config.validation_share, config.test_share, config.fold)
+    test, _ = tasks_of(context, "test", tokenizer, limit)
+    held_out = {prompt_share(task.prompt) for task in test}
+    others = [task for task in tasks if prompt_share(task.prompt) not in held_out]
+    train, validation, _ = split_tasks(others, config.validation_share, 0.0)
+    return train, validation, test
 
 
 def check_parts(context: StageContext, train: Sequence[RankedTask], test: Sequence[RankedTask]) -> None:

@@ -3,6 +3,7 @@
 import copy
 import statistics
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,7 @@ from trivium.model.decoder import Decoder
 from trivium.objectives.kl import kl_estimate
 from trivium.preflight import check_rl, watched
 from trivium.stages.context import StageContext, load_start, save_result
+from trivium.stages.monitor import main_metric
 from trivium.stages.observer import Observer
 from trivium.stages.sampler import Sampler
 from trivium.streams import generator
@@ -69,11 +71,22 @@ def main(context: StageContext) -> dict[str, object]:
     gae = config.advantage == "gae"
     critic = build_critic(critic_place(context), policy, tokenizer, context.name) if gae else None
     models = Models(policy, reference, critic, device)
-    sampler = Sampler(context, policy, tokenizer, device)
+    with closing(Sampler(context, policy, tokenizer, device)) as sampler:
+        return train(context, models, sampler)
+
+
+def train(context: StageContext, models: Models, sampler: Sampler) -> dict[str, object]:
+    """The steps of the stage; returns its summary."""
+    config: RLConfig = context.config
+    policy, reference, device = models.policy, models.reference, models.device
     held_out = [item for part in sources.prompts(config.validation, context.recipe) for item in sampler.tokenise(part)]
     observer = Observer(context, sampler, reference, held_out, device) if watched(config) else None
     scale, kl_coefficient = RewardScale(config.reward_normalisation or "none"), KLCoefficient(config)
     stateful: dict[str, Stateful] = {"rewards": scale, "kl": kl_coefficient}
+    if sampler.bill.of_judges:
+        stateful["judges"] = sampler.bill
+    if observer is not None:
+        stateful["watch"] = observer
 
     def validate() -> dict[str, float]:
         sampler.use(policy, loop.updates)  # the weights have moved since the step was sampled
@@ -94,9 +107,9 @@ def main(context: StageContext) -> dict[str, object]:
         validate=validate if held_out else None,
         validate_first=observer is not None,
         reference=reference,
-        critic=critic,
+        critic=models.critic,
         critic_lr=critic_settings(config).lr,
-        stateful=stateful | ({"watch": observer} if observer else {}),
+        stateful=stateful,
     )
     for step in loop.steps():
         with loop.phase("sample"):
@@ -109,7 +122,7 @@ def main(context: StageContext) -> dict[str, object]:
             rewards = [rollout.reward for group in groups for rollout in group if rollout.status != "infra_error"]
             scored = score(models, groups, now, scale.of(rewards), sampler.settings, step)
         with loop.phase("update"):
-            metrics = sample_metrics(sampled, config) | scored.metrics
+            metrics = sample_metrics(sampled, config) | sampler.metrics(sampled) | scored.metrics
             for number, chosen in enumerate(minibatches(len(groups), context, step)):
                 learn(loop, models, scored, chosen, number, sampler.settings, step, metrics)
             if config.reference == "moving" and reference is not None:
@@ -118,8 +131,12 @@ def main(context: StageContext) -> dict[str, object]:
                 kl_coefficient.observe(metrics["kl_response"], sum(map(len, groups)))
         keep_rollouts(context, step, groups, scored.advantages)
     if observer is None or not observer.install(loop.done):
-        save_result(context, policy, tokenizer)
-    numbers = loop.summary("reward", {"rollouts": loop.done * config.prompts_per_step * config.group_size})
+        save_result(context, policy, sampler.tokenizer)
+    numbers = loop.summary(
+        main_metric(config), {"rollouts": loop.done * config.prompts_per_step * config.group_size}, better="higher"
+    )
+    if usage := sampler.bill.total():
+        numbers["usage"] = usage
     return numbers | (observer.summary(numbers["metric"]) if observer else {})
 
 

@@ -21,7 +21,8 @@ def main(context: StageContext) -> dict[str, object]:
     device = choose_device(context.recipe)
     decoder, tokenizer = load_start(context, config.init, device)
     limit = decoder.config.context_length
-    data, dropped = _tokenise(sources.conversations(config.data, context.recipe), tokenizer, limit, context.name)
+    placed = [part.model_copy(update={"source": context.place(part.source)}) for part in config.data]
+    data, dropped = _tokenise(sources.conversations(placed, context.recipe), tokenizer, limit, context.name)
     held_out, _ = _tokenise(sources.conversations(config.validation, context.recipe), tokenizer, limit, context.name)
     validation = [sequence for part in held_out for sequence in part]
     validation_tokens = sum(sequence.loss_tokens for sequence in validation)

@@ -193,9 +193,9 @@ class Loop:
         yield  # no `finally`: the time of a phase that failed is of no use
         self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - began
 
-    def summary(self, metric: str, more: Mapping[str, Any]) -> dict[str, Any]:
-        """The stage's entry of summary.json: cost, and the last value of ``metric`` (held out, where there is any)."""
-        better = "higher" if metric == "reward" else "lower"
+    def summary(self, metric: str, more: Mapping[str, Any], better: str = "lower") -> dict[str, Any]:
+        """The stage's entry of summary.json: cost, and the last value of ``metric`` (held out, where there is any).
+        ``better``: whether the "lower" or the "higher" value is."""
         last = self.last["validation"] if metric in self.last["validation"] else self.last["train"]
         return {
             "seconds": round(self.seconds, 2),

@@ -5,7 +5,8 @@ and all rankings of the task use that score.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from trivium.feedback.rankings.record import UNRANKED, Ranking, Response
 from trivium.model.attention import GridAttention
 from trivium.model.decoder import Decoder
 from trivium.model.layout import ragged_layout
-from trivium.objectives.ranking import pairwise_loss, plackett_luce_loss, total_weight
+from trivium.objectives.ranking import Preferences, pairwise_loss, plackett_luce_loss, total_weight
 from trivium.streams import generator, stream_key
 from trivium.text.chat import prompt_ids, response_ids
 from trivium.text.tokenizer import Tokenizer
@@ -69,8 +70,19 @@ def group_tasks(rankings: Iterable[Ranking]) -> list[RankedTask]:
     return tasks
 
 
-def tokenise(tasks: Sequence[RankedTask], tokenizer: Tokenizer, limit: int, ties: str) -> tuple[list[RankedTask], int]:
-    """Tasks with their tokens, without those that leave nothing to compare; how many responses were too long."""
+def by_probabilities(config: RewardConfig) -> bool:
+    """Whether rankings that carry probabilities are learned from by them, and not by their tiers."""
+    return config.preferences == "soft" and config.loss == "pairwise"
+
+
+def tokenise(
+    tasks: Sequence[RankedTask], tokenizer: Tokenizer, limit: int, ties: str, soft: bool = True
+) -> tuple[list[RankedTask], int]:
+    """Tasks with their tokens, without those that leave nothing to compare; how many responses were too long.
+
+    ``soft``: see ``by_probabilities``. A ranking with probabilities that lost all their pairs then leaves nothing: what
+    its tiers say of the others was never compared.
+    """
     kept, dropped = [], 0
     for task in tasks:
         messages, tokens = task.prompt.messages, []
@@ -79,7 +91,11 @@ def tokenise(tasks: Sequence[RankedTask], tokenizer: Tokenizer, limit: int, ties
             tokens.append(tuple(ids) if len(ids) <= limit else ())
         dropped += sum(not ids for ids in tokens)
         rankings = tuple(_only(ranking, tokens) for ranking in task.rankings)
-        compared = tuple(ranking for ranking in rankings if total_weight(ranking.tiers, ties=ties))
+        compared = tuple(
+            ranking
+            for ranking, whole in zip(rankings, task.rankings, strict=True)
+            if (ranking.preferences if soft and whole.preferences else total_weight(ranking.tiers, ties=ties))
+        )
         if compared:
             length = len(prompt_ids(tokenizer, messages))
             kept.append(replace(task, rankings=compared, tokens=tuple(tokens), prompt_length=length))
@@ -88,7 +104,8 @@ def tokenise(tasks: Sequence[RankedTask], tokenizer: Tokenizer, limit: int, ties
 
 def _only(ranking: Ranking, tokens: Sequence[tuple[int, ...]]) -> Ranking:
     tiers = tuple(tier if ids else UNRANKED for tier, ids in zip(ranking.tiers, tokens, strict=True))
-    return ranking if tiers == ranking.tiers else replace(ranking, tiers=tiers)
+    preferences = tuple(said for said in ranking.preferences if tokens[said[0]] and tokens[said[1]])
+    return ranking if tiers == ranking.tiers else replace(ranking, tiers=tiers, preferences=preferences)
 
 
 def split_tasks(
@@ -142,6 +159,12 @@ def check_rankings(tasks: Sequence[RankedTask], config: RewardConfig, stage: str
             f"{stage}.margin is {config.margin}, but no ranking says how strong its preference is; set it to 0, or "
             "take rankings with a strength"
         )
+    with_probabilities = sum(bool(ranking.preferences) for ranking in rankings)
+    if with_probabilities and config.preferences == "soft" and not by_probabilities(config):
+        raise UserError(
+            f"{stage}.loss is {config.loss}, which learns from tiers alone, but {with_probabilities} of "
+            f"{len(rankings)} rankings carry probabilities; set {stage}.preferences to tiers, or the loss to pairwise"
+        )
 
 
 def task_scores(decoder: Decoder, tasks: Sequence[RankedTask], device: torch.device) -> Tensor:
@@ -184,9 +207,17 @@ class Update:
         device: torch.device,
     ) -> None:
         self.tasks, self.weights, self.config, self.device = tasks, weights, config, device
-        _, tiers, numbers, _ = _entries(tasks)
+        self.soft = by_probabilities(config)
+        entries = _entries(tasks, self.soft)
         self.totals = [
-            total_weight(tiers, numbers, ties=config.ties, reduction=config.reduction, weights=of_head)
+            total_weight(
+                entries.tiers,
+                entries.numbers,
+                ties=config.ties,
+                reduction=config.reduction,
+                weights=of_head,
+                preferences=entries.preferences,
+            )
             for of_head in self._weights(range(len(tasks)))
         ]
         self.tokens = sum(task.size for task in tasks)
@@ -197,22 +228,21 @@ class Update:
     def loss(self, decoder: Decoder, part: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """The share of the tasks ``part``: the mean over heads, each with its own loss and its own total."""
         chosen = [self.tasks[item] for item in part]
-        rows, tiers, numbers, strengths = _entries(chosen)
+        entries = _entries(chosen, self.soft)
         scores = task_scores(decoder, chosen, self.device)
-        flat = scores[torch.tensor(rows, dtype=torch.long, device=self.device)]
-        margin = torch.tensor(strengths, device=self.device) * self.config.margin
+        flat = scores[torch.tensor(entries.rows, dtype=torch.long, device=self.device)]
         losses, metrics = [], []
         for head, (weights, total) in enumerate(zip(self._weights(part), self.totals, strict=True)):
-            loss, told = self._of_head(flat[:, head], tiers, numbers, margin, weights, total)
+            loss, told = self._of_head(flat[:, head], entries, weights, total)
             losses.append(loss)
             metrics.append(told)
         means = {name: torch.stack([told[name] for told in metrics]).mean() for name in metrics[0]}
         return torch.stack(losses).mean(), means
 
     def _of_head(
-        self, scores: Tensor, tiers: list[int], numbers: list[int], margin: Tensor, weights: list[float], total: float
+        self, scores: Tensor, entries: "_Entries", weights: list[float], total: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        config = self.config
+        config, tiers, numbers = self.config, entries.tiers, entries.numbers
         if config.loss == "plackett_luce":
             return plackett_luce_loss(
                 scores, tiers, numbers, ties=config.ties, centering=config.centering, weights=weights, total=total
@@ -223,12 +253,13 @@ class Update:
             numbers,
             ties=config.ties,
             tie_parameter=config.tie_parameter,
-            margin=margin,
+            margin=torch.tensor(entries.strengths, device=self.device) * config.margin,
             label_smoothing=config.label_smoothing,
             centering=config.centering,
             reduction=config.reduction,
             weights=weights,
             total=total,
+            preferences=entries.preferences,
         )
 
     def _weights(self, part: Sequence[int]) -> list[list[float]]:
@@ -236,27 +267,50 @@ class Update:
         return [[weight for item in part for weight in self.weights[item][head]] for head in range(self.config.heads)]
 
 
-def _entries(tasks: Sequence[RankedTask]) -> tuple[list[int], list[int], list[int], list[float]]:
-    """For each response in each ranking: its row among the scores, its tier, its ranking; strengths of the rankings."""
-    rows: list[int] = []
-    tiers: list[int] = []
-    numbers: list[int] = []
-    strengths: list[float] = []
-    start = 0
+@dataclass
+class _Entries:
+    """For each response in each ranking: its row among the scores, its tier, its ranking. For each ranking: its
+    strength. Of rankings that are learned from by their probabilities: pairs of entries, and the probabilities."""
+
+    rows: list[int] = field(default_factory=list)
+    tiers: list[int] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    strengths: list[float] = field(default_factory=list)
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+
+    @property
+    def preferences(self) -> Preferences | None:
+        return (self.pairs, self.probabilities) if self.pairs else None
+
+
+def _entries(tasks: Sequence[RankedTask], soft: bool) -> _Entries:
+    found, start = _Entries(), 0
     for task in tasks:
         row_of = {number: start + row for row, number in enumerate(n for n, ids in enumerate(task.tokens) if ids)}
         for ranking in task.rankings:
+            entry_of = {number: len(found.rows) + place for place, number in enumerate(row_of)}
             for number, row in row_of.items():
-                rows.append(row)
-                tiers.append(ranking.tiers[number])
-                numbers.append(len(strengths))
-            strengths.append(float(ranking.strength or 0.0))
+                found.rows.append(row)
+                found.tiers.append(ranking.tiers[number])
+                found.numbers.append(len(found.strengths))
+            found.strengths.append(float(ranking.strength or 0.0))
+            for first, second, probability in ranking.preferences if soft else ():
+                found.pairs.append((entry_of[first], entry_of[second]))
+                found.probabilities.append(probability)
         start += len(row_of)
-    return rows, tiers, numbers, strengths
+    return found
+
+
+class Measured(Protocol):
+    """What an update of any stage shows of itself: its parts, and what each adds to the loss and the metrics."""
+
+    def micro_batches(self) -> list[list[int]]: ...
+    def loss(self, decoder: Decoder, part: Sequence[int], /) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
 @torch.no_grad()
-def held_out_metrics(decoder: Decoder, update: Update) -> dict[str, float]:
+def held_out_metrics(decoder: Decoder, update: Measured) -> dict[str, float]:
     """Loss and metrics of ``update`` without an update, over all ranks."""
     sums: dict[str, Tensor] = {}
     for part in update.micro_batches():

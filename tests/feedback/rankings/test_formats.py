@@ -1,7 +1,8 @@
 import csv
 import json
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import replace
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,16 @@ RESPONSES = st.builds(
 )  # fmt: skip
 
 
+def preferences_of(tiers: Sequence[int]) -> st.SearchStrategy[Any]:
+    """Probabilities of some of the pairs of ranked responses."""
+    ranked = [number for number, tier in enumerate(tiers) if tier >= 0]
+    pairs = list(combinations(ranked, 2))
+    chosen = st.lists(st.sampled_from(pairs), unique=True) if pairs else st.just([])
+    return chosen.flatmap(
+        lambda found: st.tuples(*(st.floats(0, 1).map(lambda p, pair=pair: (*pair, p)) for pair in found))
+    )
+
+
 @st.composite
 def rankings(draw: st.DrawFn) -> Ranking:
     number = draw(st.integers(2, 5))
@@ -86,6 +97,7 @@ def rankings(draw: st.DrawFn) -> Ranking:
         task=draw(TEXT),
         seconds=draw(st.none() | NUMBER),
         metadata=draw(METADATA),
+        preferences=draw(preferences_of(tiers)) if skipped is None else (),
     )
 
 
@@ -95,6 +107,20 @@ def test_native_round_trip_loses_nothing(given_: list[Ranking]) -> None:
     again = list(native.read((Row(row, "line") for row in rows), {}))
     assert again == given_
     assert [native.line(ranking) for ranking in again] == [native.line(ranking) for ranking in given_]
+
+
+def test_probabilities_of_pairs(tmp_path: Path) -> None:
+    """They are read from JSON and Parquet, which has one type for a list; ids without them are what they were."""
+    prompt, answers = Prompt("p", (Message("user", "?"),)), (Response("a"), Response("b"), Response("c"))
+    plain = Ranking(prompt, answers, (0, 1, 1), "judge", "ai")
+    assert plain.with_id().id == "7a515d4caaf1566ce5fe27eff600ee04"
+    soft = replace(plain, preferences=((0, 1, 1), (1, 2, 0.45))).with_id()
+    assert soft.id != plain.with_id().id
+    row = json.loads(native.line(soft))
+    assert row["preferences"] == [[0, 1, 1.0], [1, 2, 0.45]]
+    row["preferences"] = [[0.0, 1.0, 1.0], [1.0, 2.0, 0.45]]
+    assert read([row]) == [soft] and read([row])[0].with_id().id == replace(soft, id="").with_id().id
+    assert "preferences" not in json.loads(native.line(plain))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +142,28 @@ def test_native_errors_say_what_and_where() -> None:
     refused({**good, "annotator": "x", "responses": ["a"], "tiers": [0]}, None, "1 response;")
     refused({**good, "annotator": "x", "tiers": [-1, -1]}, None, "fewer than two")
     refused({**good, "annotator": "x", "rank": 1}, None, "no field 'rank'")
+    for preferences, told in [
+        ([[0, 2, 0.5]], "numbers 0 to 1"),
+        ([[1, 0, 0.5]], "lower one first"),
+        ([[0, 0, 0.5]], "lower one first"),
+        ([[0, 1, 0.5], [0, 1, 0.4]], "twice"),
+        ([[0, 1, 1.5]], "probability 1.5; use 0 to 1"),
+        ([[0, 1, -0.1]], "use 0 to 1"),
+        ([[0, 1, float("nan")]], "use 0 to 1"),
+        ([[0, 1, 10**400]], "use 0 to 1"),
+        ([[0, 1, "0.5"]], "two response numbers and a probability"),
+        ([[0, 1, True]], "two response numbers and a probability"),
+        ([[0.5, 1, 0.5]], "two response numbers and a probability"),
+        ([[float("inf"), 1, 0.5]], "two response numbers and a probability"),
+        ([[0, 1]], "two response numbers and a probability"),
+        ([0.8], "two response numbers and a probability"),
+        ({"0": 1}, "preferences must be a list"),
+    ]:
+        refused({**good, "annotator": "x", "preferences": preferences}, None, told)
+    three = {**good, "annotator": "x", "responses": ["a", "b", "c"], "tiers": [0, 1, -1]}
+    refused({**three, "preferences": [[1, 2, 0.5]]}, None, "unranked")
+    nothing = {"tiers": [-1, -1], "skipped": "unclear", "preferences": [[0, 1, 0.5]]}
+    refused({**good, "annotator": "x", **nothing}, None, "unranked")
     refused({**good, "annotator": "x", "prompt": "?"}, None, "messages")
     assert read([{**good, "annotator": "x", "note": None}])[0].id  # parquet fills in None; an id is made
 

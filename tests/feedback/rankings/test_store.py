@@ -1,8 +1,9 @@
 """What is stored comes back as it was; people, tasks, rankings, gold, flags and progress. On SQLite and PostgreSQL."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -48,6 +49,16 @@ prompts = st.builds(
 responses = st.builds(Response, texts, texts, texts, objects, st.sampled_from(["stop", "length"]), objects)
 
 
+def preferences_of(tiers: Sequence[int]) -> st.SearchStrategy[Any]:
+    """Probabilities of some of the pairs of ranked responses."""
+    ranked = [number for number, tier in enumerate(tiers) if tier >= 0]
+    pairs = list(combinations(ranked, 2))
+    chosen = st.lists(st.sampled_from(pairs), unique=True) if pairs else st.just([])
+    return chosen.flatmap(
+        lambda found: st.tuples(*(st.floats(0, 1).map(lambda p, pair=pair: (*pair, p)) for pair in found))
+    )
+
+
 @st.composite
 def any_ranking(draw: st.DrawFn) -> Ranking:
     answers = tuple(draw(st.lists(responses, min_size=2, max_size=4)))
@@ -75,6 +86,7 @@ def any_ranking(draw: st.DrawFn) -> Ranking:
         task=draw(names | st.just("")),
         seconds=draw(st.none() | st.floats(0, 1e6)),
         metadata=draw(objects),
+        preferences=draw(preferences_of(tiers)) if skipped is None else (),
     )
     return made if not problem_of(made) else replace(made, all_bad=True)
 
@@ -155,6 +167,7 @@ def test_people_count_towards_a_task_and_judges_do_not(store: Store) -> None:
         (ranking(0, 1, 2, criterion="\ud800"), "cannot be stored"),
         (ranking(0, 1, 2, seconds=math.nan), "seconds"),
         (ranking(0, 1, 2, strength=math.nan), "strength"),
+        (ranking(0, 1, 2, preferences=((0, 1, math.nan),)), "probability nan"),
         (ranking(0, 1, 2, id="x", supersedes="x"), "supersedes itself"),
         (ranking(0, 1, 2, id="x", metadata={"x": {1}}), "plain JSON"),
         (ranking(0, 1, 2, metadata={"x": {1}}), "plain JSON"),

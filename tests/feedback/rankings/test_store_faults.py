@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def test_the_migrations_make_the_tables(store: Store) -> None:
 NEXT = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 def upgrade() -> None:
     with op.batch_alter_table("annotators") as table:
         table.add_column(sa.Column("language", sa.Text))
@@ -169,16 +170,16 @@ def upgrade() -> None:
 
 @pytest.fixture
 def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Makes this Trivium one with a second migration, which may fail; ``newer(False)`` makes it the older one again."""
+    """Makes this Trivium one with one more migration, which may fail; ``newer(False)`` makes it the older one again."""
     original, revisions = schema.MIGRATIONS, schema.REVISIONS
     folder = tmp_path / "100% migrations"  # a percent sign in a path is no interpolation
 
     def change(to: bool = True, more: str = "") -> None:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(original, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "versions" / "0002_more.py").write_text(NEXT.format(more=more))
+        (folder / "versions" / "0003_more.py").write_text(NEXT.format(more=more))
         monkeypatch.setattr(schema, "MIGRATIONS", folder if to else original)
-        monkeypatch.setattr(schema, "REVISIONS", (*revisions, "0002") if to else revisions)
+        monkeypatch.setattr(schema, "REVISIONS", (*revisions, "0003") if to else revisions)
 
     return change
 
@@ -196,7 +197,7 @@ def test_an_older_store_is_upgraded_and_an_sqlite_file_copied_first(
     with store._database.reading() as connection:
         assert "language" in {column["name"] for column in sa.inspect(connection).get_columns("annotators")}
     copies = sorted(tmp_path.glob("*.before-*"))
-    assert [copy.name for copy in copies] == (["rankings.before-0002.db"] if store.path else [])
+    assert [copy.name for copy in copies] == (["rankings.before-0003.db"] if store.path else [])
     with pytest.raises(sa.exc.DBAPIError, match="append-only"), store._database.engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM rankings"))
     open_store(upgrade=False)
@@ -205,6 +206,52 @@ def test_an_older_store_is_upgraded_and_an_sqlite_file_copied_first(
     for copy in copies:
         with Store.open(copy) as before:
             assert list(before.rankings()) == [RANKING]
+
+
+def first_store(place: str, rankings: list[Ranking], folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """A store with these rankings at ``place`` as the first Trivium that had stores made it."""
+    with Store.open(folder / "now.db") as now:
+        now.add_rankings(rankings)
+        with now._database.reading() as connection:
+            rows = {
+                table: [dict(row._mapping) for row in connection.execute(sa.select(table).order_by(*table.primary_key))]
+                for table in metadata.sorted_tables
+            }
+    with patch.context() as first:
+        first.setattr(schema, "REVISIONS", ("0001",))
+        with Store.open(place) as store, store._database.writing() as connection:
+            for table, of_table in rows.items():
+                known = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+                # the database counts numbers itself, and has to go on from there
+                counted = {"number"} if table.name != "task_responses" else set()
+                columns = [column for column in table.columns if column.name in known - counted]
+                into = sa.table(table.name, *(sa.column(column.name, column.type) for column in columns))
+                for row in of_table:
+                    connection.execute(sa.insert(into).values({column.name: row[column.name] for column in columns}))
+
+
+def test_a_store_of_the_first_schema_reads_the_same(
+    place: str, tmp_path: Path, open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rankings without probabilities keep their ids; new ones may have some."""
+    answers = (Response("a"), Response("b"), Response("c", finish_reason="length"))
+    old = [
+        RANKING,
+        Ranking(RANKING.prompt, answers, (1, 0, -1), "eve", strength=2.0, flags=("rude",), note="\ud800").with_id(),
+        Ranking(RANKING.prompt, answers, (-1, -1, -1), "panel", "simulated", skipped="unclear").with_id(),
+    ]
+    first_store(place, old, tmp_path, monkeypatch)
+    refused("older_schema", lambda: open_store(upgrade=False))
+    store = open_store()
+    assert list(store.rankings()) == old and [flag.reason for flag in store.flags()] == ["rude"]
+    assert store.add_rankings(old) == 0
+    judged = replace(old[1], id="", kind="ai", annotator="judge", preferences=((0, 1, 0.3),))
+    assert store.add_rankings([judged]) == 1
+    assert list(store.rankings()) == [*old, judged.with_id()]
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"), store._database.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE rankings SET preferences = '[[0, 1, 0.9]]'"))
+    if store.path is not None:
+        assert (tmp_path / "rankings.before-0002.db").is_file()
 
 
 def test_an_upgrade_that_fails_changes_nothing(
@@ -223,7 +270,7 @@ def test_an_upgrade_that_fails_changes_nothing(
     newer()
     open_store()
     if store.path is not None:  # the copy of the first try is kept
-        names = ["rankings.before-0002-2.db", "rankings.before-0002.db"]
+        names = ["rankings.before-0003-2.db", "rankings.before-0003.db"]
         assert sorted(copy.name for copy in tmp_path.glob("*.before-*")) == names
 
 

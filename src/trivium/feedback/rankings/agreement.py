@@ -29,6 +29,7 @@ from trivium.feedback.rankings.coefficients import (
     LEVELS,
     Floats,
     alpha_of,
+    cohen_kappa,
     coincidences,
     kendall_w,
     krippendorff_alpha,
@@ -256,7 +257,6 @@ def _between_kinds(tasks: Sequence[Comparison]) -> list[dict[str, Any]]:
     result = []
     for kinds, table in sorted(tables.items()):
         number, same = table.sum(), np.trace(table)
-        chance = (table.sum(axis=0) * table.sum(axis=1)).sum() / number if number else 0.0
         ties = table[1, [0, 2]].sum() + table[[0, 2], 1].sum()
         result.append(
             {
@@ -264,7 +264,7 @@ def _between_kinds(tasks: Sequence[Comparison]) -> list[dict[str, Any]]:
                 "comparisons": int(number / 2),
                 "agreement": _ratio(same, number),
                 "ties_half": _ratio(same + ties / 2, number),
-                "kappa": _ratio(same - chance, number - chance),
+                "kappa": _number(float(cohen_kappa(table))),
             }
         )
     return result

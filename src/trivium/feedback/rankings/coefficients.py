@@ -116,3 +116,20 @@ def alpha_of(matrices: Floats, values: Floats, level: str) -> Floats:
     expected = (totals[..., :, None] * totals[..., None, :] * distance).sum(axis=(-1, -2))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(expected > 0, 1 - observed / expected, np.nan)
+
+
+def cohen_kappa(tables: Floats) -> Floats:
+    """Cohen's kappa (1960) of tables [..., categories, categories]: how often the one said this and the other that.
+
+    (observed - chance) / (1 - chance), where chance is how often two who say each category as often as these would say
+    the same. ``nan`` where that is always: both said one category throughout, or nothing at all.
+
+    >>> round(float(cohen_kappa(np.array([[20.0, 5.0], [10.0, 15.0]]))), 6)
+    0.4
+    """
+    number = tables.sum(axis=(-1, -2))
+    same = np.trace(tables, axis1=-2, axis2=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chance = (tables.sum(axis=-1) * tables.sum(axis=-2)).sum(axis=-1) / number
+        left = number - chance
+        return np.where(left > 1e-9 * number, (same - chance) / left, np.nan)

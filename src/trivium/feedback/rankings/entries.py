@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from trivium.feedback.rankings import tables as t
 from trivium.feedback.rankings.contents import CHUNK, Added, Content, chunks, load_contents, moment, plain, refresh
 from trivium.feedback.rankings.database import Database
-from trivium.feedback.rankings.record import Ranking, problem_of, to_row
+from trivium.feedback.rankings.record import Ranking, preference_rows, problem_of, to_row
 from trivium.feedback.rankings.work import Flag, StoreError
 
 _LATER = t.rankings.alias("later")
@@ -64,6 +64,7 @@ def row_of(ranking: Ranking, task: str, annotator: int, assignment: str | None =
         "time": ranking.time,
         "seconds": ranking.seconds,
         "metadata": ranking.metadata,
+        "preferences": preference_rows(ranking.preferences) or None,
     }
 
 
@@ -89,6 +90,7 @@ def ranking_of(row: Any, content: Content) -> Ranking:
         task=row.task_name,
         seconds=row.seconds,
         metadata=row.metadata,
+        preferences=tuple((first, second, probability) for first, second, probability in row.preferences or ()),
     )
 
 

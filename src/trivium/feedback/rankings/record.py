@@ -38,7 +38,9 @@ class Ranking:
     ``all_bad``: none is acceptable (tiers may still order them). ``skipped``: why nothing was ranked. ``strength``: how
     much better a tier is than the next (1 slightly, 2 clearly, 3 much). ``edited``: a better response, written from
     number ``edited_from`` (None: from nothing); it becomes a demonstration. ``supersedes``: the id of the ranking that
-    this one corrects. ``seconds``: how long it took.
+    this one corrects. ``seconds``: how long it took. ``preferences``: (i, j, probability that response i is better than
+    j), with i < j and each pair at most once, of an annotator that says how sure it is, such as a judge; the tiers are
+    their summary, and a pair that is not among them was not compared.
     """
 
     prompt: Prompt
@@ -61,6 +63,7 @@ class Ranking:
     task: str = ""
     seconds: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    preferences: tuple[tuple[int, int, float], ...] = ()
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -123,10 +126,31 @@ def problem_of(ranking: Ranking) -> str:
         return f"it edits response {ranking.edited_from}, but they are numbered 0 to {number - 1}"
     if ranking.strength is not None and not 0 <= ranking.strength <= 3:
         return f"its strength is {ranking.strength}; use 0 to 3, or leave it out"
+    if ranking.preferences and (problem := _problem_of_preferences(ranking)):
+        return problem
     if ranking.skipped is not None:
         return "it is skipped and ranks too; do one of the two" if ranked else ""
     if len(ranked) < 2 and not ranking.all_bad and ranking.edited is None:
         return "it ranks fewer than two responses; rank two, mark all as bad, or skip with a reason"
+    return ""
+
+
+def _problem_of_preferences(ranking: Ranking) -> str:
+    number, seen = len(ranking.responses), set()
+    for first, second, probability in ranking.preferences:
+        if not 0 <= first < second < number:
+            return (
+                f"it prefers between {first} and {second}; name two of the numbers 0 to {number - 1}, lower one first"
+            )
+        if (first, second) in seen:
+            return f"it prefers between {first} and {second} twice; give each pair once"
+        if UNRANKED in (ranking.tiers[first], ranking.tiers[second]):
+            return (
+                f"it prefers between {first} and {second}, one of which is unranked; rank both, or leave the pair out"
+            )
+        if not 0 <= probability <= 1:
+            return f"it gives {first} over {second} the probability {probability}; use 0 to 1"
+        seen.add((first, second))
     return ""
 
 
@@ -142,12 +166,20 @@ def to_row(ranking: Ranking) -> dict[str, Any]:
             row["prompt"] = _prompt_row(value)
         elif item.name == "responses":
             row["responses"] = [_without_defaults(response) for response in value]
+        elif item.name == "preferences":
+            if value:
+                row["preferences"] = preference_rows(value)
         elif isinstance(value, tuple):
             if value or item.name == "tiers":
                 row[item.name] = list(value)
         elif item.name in ("annotator", "kind") or not _is_default(value) or (value == "" and item.default != ""):
             row[item.name] = value
     return row
+
+
+def preference_rows(preferences: Sequence[tuple[int, int, float]]) -> list[list[float]]:
+    """Preferences as plain lists. 1 and 1.0 are the same probability and are written alike."""
+    return [[int(first), int(second), float(probability)] for first, second, probability in preferences]
 
 
 def from_row(row: Mapping[str, Any]) -> Ranking:
@@ -171,6 +203,8 @@ def from_row(row: Mapping[str, Any]) -> Ranking:
         raise ValueError(f"displayed must be whole numbers, found {row['displayed']!r}")
     if not all(isinstance(flag, str) for flag in values.get("flags", ())):
         raise ValueError(f"flags must be texts, found {row['flags']!r}")
+    if "preferences" in row:
+        values["preferences"] = tuple(_preference_of(item) for item in _listed(row, "preferences"))
     _check_fields(values)
     ranking = Ranking(**values)
     if problem := problem_of(ranking):
@@ -195,6 +229,16 @@ def _check_fields(values: Mapping[str, Any], before: str = "") -> None:
         value = values.get(name)
         if name in values and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             raise ValueError(f"{before}{name} must be {words}, found {value!r}")
+
+
+def _preference_of(value: Any) -> tuple[int, int, float]:
+    numbers = list(value) if isinstance(value, list | tuple) else []
+    known = len(numbers) == 3 and all(type(number) in (int, float) for number in numbers)
+    # Parquet has one type for all three of them
+    if not known or not all(type(number) is int or number.is_integer() for number in numbers[:2]):
+        raise ValueError(f"preferences must be lists of two response numbers and a probability, found {value!r}")
+    first, second, probability = numbers
+    return int(first), int(second), float(probability) if 0 <= probability <= 1 else probability
 
 
 def _listed(row: Mapping[str, Any], key: str) -> list[Any]:

@@ -10,7 +10,7 @@ from trivium.feedback.rankings.database import CONTENT_LOCK, Database
 from trivium.feedback.rankings.tables import metadata
 from trivium.feedback.rankings.work import StoreError
 
-REVISIONS = ("0001",)  # oldest first; a test holds that these are the migrations
+REVISIONS = ("0001", "0002")  # oldest first; a test holds that these are the migrations
 MIGRATIONS = Path(__file__).with_name("migrations")
 VERSION_TABLE = "trivium_rankings_version"
 _ALEMBIC = threading.Lock()  # its context is one for the whole process

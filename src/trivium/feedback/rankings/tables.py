@@ -158,6 +158,7 @@ rankings = Table(
     Column("time", Text, nullable=False),
     Column("seconds", Float),
     Column("metadata", JsonText, nullable=False),
+    Column("preferences", JsonText),  # [[i, j, probability], …]; NULL where there are none
     UniqueConstraint("annotator", "key", name="rankings_key"),
     Index("rankings_by_task", "task", "annotator"),
     Index("rankings_by_supersedes", "supersedes"),

@@ -52,6 +52,13 @@ KINDS: dict[str, Kind] = {
     ),
 }
 
+# Kinds that are no verifiers, and where they can be used.
+ELSEWHERE = {
+    "reward_model": "a reward_model scores only as a part of rl's rewards, as watch.held_out or as watch.gold",
+    "judge": "a judge scores only as a part of rl's rewards or as watch.held_out",
+    "majority": "a majority vote needs a group of rollouts, so it is a part of rl's rewards alone",
+}
+
 
 def build(config: VerifierConfig) -> Verifier:
     """The verifier that ``config`` names. ``config.weight`` is for whoever sums the parts of a reward.
@@ -59,11 +66,8 @@ def build(config: VerifierConfig) -> Verifier:
     Raises UserError for an unknown kind or option (with the nearest name), a wrong value, or a function that does not
     load.
     """
-    if config.kind == "reward_model":
-        raise UserError(
-            "a reward_model scores only as a part of rl's rewards, as watch.held_out or as watch.gold; "
-            "use a verifier here"
-        )
+    if config.kind in ELSEWHERE:
+        raise UserError(f"{ELSEWHERE[config.kind]}; use a verifier here")
     if config.kind not in KINDS:
         raise UserError(f"there is no verifier {config.kind!r}{_nearest(config.kind, list(KINDS))}.")
     verifier = KINDS[config.kind].verifier

@@ -1,0 +1,98 @@
+"""What every part of the schema builds on: sources, verifiers, sampling, and what all training shares."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Strict(BaseModel):
+    """Base of all configuration: unknown keys are errors, assignments are checked."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+
+
+class SourceConfig(Strict):
+    """Where rows come from, and how they become documents, conversations or prompts."""
+
+    source: str = Field(
+        description="'primer', a file (.txt .jsonl .json .parquet .csv), a folder, or a hub data set "
+        "(OWNER/NAME or OWNER/NAME:PART)"
+    )
+    part: str | None = Field(
+        None, description="primer: corpus, demonstrations, problems or lessons; hub: configuration"
+    )
+    split: str | None = Field(None, description="split name: train, validation, test (adapters may have more)")
+    adapter: str | None = Field(
+        None, description="named conversion of raw rows, such as 'e2e'; default: by field names"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="options of the adapter; primer: its settings for this source, {forget: 0.3}"
+    )
+    fields: dict[str, str] = Field(
+        default_factory=dict,
+        description="field map, ours to theirs: {prompt: question}; a value with braces is a template: '{a} #### {b}'",
+    )
+    portion: tuple[float, float] | None = Field(
+        None,
+        description="corpora: keep this part of each document's characters; [0.9, 1.0] holds out the end of a text",
+    )
+    weight: float = Field(1.0, gt=0, description="share in a mixture, relative to the other sources")
+    limit: int | None = Field(None, ge=1, description="use at most this many rows")
+
+
+class OptimizerConfig(Strict):
+    name: Literal["adamw", "muon"] = Field("adamw", description="adamw, or muon for the matrices of the blocks")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW momentum coefficients")
+    eps: float = Field(1e-8, gt=0, description="AdamW epsilon")
+    weight_decay: float = Field(0.1, ge=0, description="decoupled weight decay, matrices only")
+    muon_lr: float = Field(0.02, gt=0, description="peak learning rate of the matrices under muon")
+    muon_momentum: float = Field(0.95, ge=0, lt=1, description="momentum of muon")
+
+
+class ScheduleConfig(Strict):
+    kind: Literal["constant", "cosine", "linear", "wsd"] = Field("cosine", description="shape after the warm-up")
+    warmup: int = Field(20, ge=0, description="steps of linear warm-up")
+    final: float = Field(0.1, ge=0, le=1, description="last learning rate as a share of the peak")
+    decay: float = Field(0.2, gt=0, le=1, description="wsd: share of the steps that decay")
+
+
+class TrainingConfig(Strict):
+    """What every stage that takes gradients shares."""
+
+    steps: int = Field(1000, ge=1, description="updates of the optimiser (rl: rollout iterations)")
+    micro_batch_tokens: int = Field(
+        2048, ge=1, description="most tokens in one forward pass; gradients do not depend on it"
+    )
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="compute type; weights and moments stay float32"
+    )
+    compile: bool = Field(False, description="torch.compile the blocks")
+    gradient_checkpointing: bool = Field(False, description="recompute each block in the backward pass")
+    max_nonfinite: int = Field(5, ge=1, description="non-finite steps in a row (each skipped) that end the run")
+    checkpoint_every: int = Field(200, ge=0, description="steps between resumable checkpoints; 0: only at the end")
+    keep_checkpoints: int = Field(1, ge=1, description="newest checkpoints kept")
+    evaluate_every: int = Field(100, ge=0, description="steps between validations; 0: only at the end")
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+
+
+class VerifierConfig(Strict):
+    """One named part of the reward."""
+
+    kind: str = Field(
+        description="numeric, exact, regex, choice, slots, function, length, primer (by task), weighted (a sum); "
+        "rewards of rl also: reward_model, judge, majority"
+    )
+    weight: float = Field(1.0, description="weight in the summed reward")
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the verifier")
+
+
+class SamplingConfig(Strict):
+    temperature: float = Field(1.0, ge=0, description="0: greedy")
+    top_k: int = Field(0, ge=0, description="keep the k likeliest tokens; 0: all")
+    top_p: float = Field(1.0, gt=0, le=1, description="keep the smallest set of this probability")
+    max_new_tokens: int = Field(64, ge=1, description="longest response")
+    stop: list[str] = Field(default_factory=list, description="strings that end a response")

@@ -1,0 +1,188 @@
+"""Settings of a stage that do not go together, or that nothing would read."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trivium.errors import UserError
+from trivium.preflight.common import check_weight, default_of
+from trivium.preflight.judges import check_judge
+from trivium.preflight.rl import check_rl
+from trivium.references import references
+
+if TYPE_CHECKING:
+    from trivium.config import AuditConfig, DPOConfig, RankConfig, ReviseConfig, RewardConfig
+
+ITERATED_KEYS = ("iterations", "prompts", "tasks", "responses", "sampling", "monitor", "slots")
+
+
+def check_stage(name: str, config: Any) -> None:
+    """Settings of a stage that do not go together: the dimensions of its model, the choices of its algorithm."""
+    from trivium.config import (
+        AuditConfig,
+        DPOConfig,
+        LessonsConfig,
+        PretrainConfig,
+        RankConfig,
+        ReviseConfig,
+        RewardConfig,
+        RLConfig,
+    )
+
+    if isinstance(config, RLConfig):
+        check_rl(config, name)
+    elif isinstance(config, RankConfig):
+        check_rank(config, name)
+    elif isinstance(config, RewardConfig):
+        check_reward(config, name)
+    elif isinstance(config, AuditConfig):
+        check_audit(config, name)
+    elif isinstance(config, LessonsConfig):
+        from trivium.feedback.judges import constitution
+
+        constitution.load(config.constitution)
+    elif isinstance(config, DPOConfig):
+        check_dpo(config, name)
+    elif isinstance(config, ReviseConfig):
+        check_revise(config, name)
+    elif isinstance(config, PretrainConfig) and config.init is None:
+        from trivium.model.sizes import derive
+
+        derive(config.model, config.tokenizer.vocabulary_size)
+
+
+def check_models(name: str, config: Any, stages: Collection[str]) -> None:
+    """Models that lie in directories: each is one of the kind that is needed, before anything is spent on the run."""
+    for reference in references(config.model_dump(mode="json")):
+        place = Path(reference.name).expanduser()
+        place = place / "model" if (place / "model").is_dir() else place
+        models = reference.product in ("policy", "scorer", "model")
+        if reference.name in stages or not models or not (place / "config.json").is_file():
+            continue
+        from trivium.model.huggingface import read_config
+        from trivium.model.scalar import refuse_scores
+
+        model = read_config(place)
+        if reference.product == "policy":
+            refuse_scores(model, f"stages.{name}.{reference.key}: {place}")
+        elif reference.product == "scorer" and not model.scalar_heads:
+            raise UserError(
+                f"stages.{name}.{reference.key}: {place} is a language model and gives no scores; name the model of a "
+                "reward stage, or another sequence classification"
+            )
+
+
+def check_rank(config: "RankConfig", stage: str) -> None:
+    """A panel that cannot rank, a judge beside it, or answers that cannot differ."""
+    if config.sampling.temperature == 0:
+        raise UserError(f"{stage}.sampling.temperature is 0: the answers to a prompt are all alike; use 1.0, say")
+    if config.judge is not None:
+        if config.panel is not None:
+            raise UserError(f"{stage}.panel and {stage}.judge are both set, but one of them ranks; leave one out")
+        if config.rankings_per_task > 1:
+            raise UserError(
+                f"{stage}.rankings_per_task is {config.rankings_per_task}, but a judge asked again says the same; "
+                "leave it out, or add a rank stage with another judge on the same store"
+            )
+        sampled = config.judge.backend == "openai"  # where a server gives no log-probabilities
+        check_judge(config.judge, f"{stage}.judge", unread=() if sampled else ("temperature", "max_new_tokens"))
+        return
+    if config.panel is None:
+        return
+    number = len(config.panel.annotators)
+    if not config.panel.parts:
+        raise UserError(f"{stage}.panel.parts is empty; name at least one part that the annotators look at")
+    if number < config.rankings_per_task:
+        raise UserError(
+            f"{stage}.rankings_per_task is {config.rankings_per_task}, but the panel has {number} "
+            f"annotator{'s' * (number != 1)}; name more of them under {stage}.panel.annotators"
+        )
+    for name, annotator in config.panel.annotators.items():
+        for part in annotator.weights:
+            if part not in config.panel.parts:
+                raise UserError(
+                    f"{stage}.panel.annotators.{name}.weights names {part!r}, which is none of the panel's parts: "
+                    f"{', '.join(config.panel.parts)}"
+                )
+
+
+def check_audit(config: "AuditConfig", stage: str) -> None:
+    """An audit that has nothing to compare with, or asks nothing; settings of the judge that it would not read."""
+    if not config.rankings:
+        raise UserError(f"{stage}.rankings is empty; name at least one source of rankings, whose answers are judged")
+    if not config.ask or len(set(config.ask)) < len(config.ask):
+        raise UserError(f"{stage}.ask is {config.ask}; name compare, score or both, each once")
+    unread = [] if config.judge.backend == "openai" else ["temperature", "max_new_tokens"]
+    if "compare" not in config.ask:
+        unread.append("tie_margin")
+    check_judge(config.judge, f"{stage}.judge", unread=unread)
+
+
+def check_reward(config: "RewardConfig", stage: str) -> None:
+    """Choices of the loss that contradict each other, and settings that nothing would read."""
+    if not config.rankings:
+        raise UserError(f"{stage}.rankings is empty; name at least one source of rankings")
+    if config.validation_share + config.test_share >= 1:
+        raise UserError(f"{stage}: validation_share and test_share leave no prompts to train on; lower them")
+    if (config.fold + 1) * config.test_share > 1 + 1e-9:
+        raise UserError(
+            f"{stage}.fold is {config.fold}, but a test_share of {config.test_share} leaves folds 0 to "
+            f"{int(1 / config.test_share + 1e-9) - 1}"
+        )
+    for key in ("test_share", "fold"):
+        if config.test and getattr(config, key) != default_of(config, key):
+            raise UserError(f"{stage}.{key} is for a share of the prompts, but {stage}.test names what to test with")
+    if config.ties == "rao_kupper" and config.tie_parameter <= 1:
+        raise UserError(f"{stage}.tie_parameter is {config.tie_parameter}; rao_kupper needs a theta above 1")
+    if config.loss == "plackett_luce":
+        if config.ties not in ("soft", "ignore"):
+            raise UserError(f"{stage}.ties is {config.ties}, which is for the pairwise loss; use soft or ignore")
+        for key, neutral in (("margin", 0.0), ("label_smoothing", 0.0), ("reduction", "ranking")):
+            if getattr(config, key) != neutral:
+                raise UserError(f"{stage}.{key} is for the pairwise loss; leave it out under plackett_luce")
+    if config.ties not in ("rao_kupper", "davidson") and config.tie_parameter != default_of(config, "tie_parameter"):
+        raise UserError(f"{stage}.tie_parameter is for rao_kupper and davidson, but {stage}.ties is {config.ties}")
+    for key in ("gold", "policy", "prompt_limit", "samples", "sampling"):
+        if getattr(config, key) != default_of(config, key) and not config.prompts:
+            raise UserError(f"{stage}.{key} is set, but {stage}.prompts is empty; name the prompts to answer")
+    if config.prompts and config.sampling.temperature == 0:
+        raise UserError(f"{stage}.sampling.temperature is 0: the answers to a prompt are all alike; use 1.0, say")
+
+
+def check_dpo(config: "DPOConfig", stage: str) -> None:
+    """Rankings or a judge, one of them, and what belongs to the other; rounds that cannot work."""
+    if bool(config.rankings) == (config.judge is not None):
+        both = "both set" if config.rankings else "both missing"
+        raise UserError(
+            f"{stage}.rankings and {stage}.judge are {both}; set rankings to learn from what is there, or a judge to "
+            "learn from the policy's own answers"
+        )
+    if config.judge is None:
+        for key in ITERATED_KEYS:
+            if getattr(config, key) != default_of(config, key):
+                raise UserError(f"{stage}.{key} is for a judge's rounds, but {stage}.judge is not set; leave it out")
+        return
+    unread = ["both_orders", "tie_margin"]
+    if config.judge.backend != "openai":
+        unread += ["temperature", "max_new_tokens"]
+    check_judge(config.judge, f"{stage}.judge", policy_allowed=True, unread=unread)
+    if not config.prompts:
+        raise UserError(f"{stage}.prompts is empty; name the prompts that the policy answers")
+    if config.sampling.temperature == 0:
+        raise UserError(f"{stage}.sampling.temperature is 0: the answers to a prompt are all alike; use 1.0, say")
+    if config.steps < config.iterations:
+        raise UserError(f"{stage}.iterations is {config.iterations}, but there are {config.steps} steps; raise steps")
+    for name, part in config.monitor.items():
+        check_weight(part, f"{stage}.monitor.{name}")
+
+
+def check_revise(config: "ReviseConfig", stage: str) -> None:
+    """Prompts to answer, and settings of the judge that nothing would read."""
+    if not config.prompts:
+        raise UserError(f"{stage}.prompts is empty; name the prompts to answer")
+    unread = ["tie_margin"]
+    if config.keep == "all":  # nothing is compared
+        unread += ["both_orders", "samples"] if config.judge.backend == "openai" else ["both_orders"]
+    check_judge(config.judge, f"{stage}.judge", unread=unread)
+    if config.gold is not None:
+        check_weight(config.gold, f"{stage}.gold")
