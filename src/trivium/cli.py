@@ -122,7 +122,10 @@ _stage_command(
     "trivium dpo my-recipe dpo.beta=0.2",
 )
 _stage_command(
-    "rl", "rl", "Reinforcement learning by verifiers or a reward model.", "trivium rl primer rl.preset=dr_grpo"
+    "rl",
+    "rl",
+    "Reinforcement learning by verifiers, a reward model, a judge or a vote.",
+    "trivium rl primer rl.preset=dr_grpo",
 )
 
 

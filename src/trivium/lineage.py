@@ -86,6 +86,7 @@ def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[In
     a user's code. ``made``: what the earlier stages made, by name."""
     found: list[Input] = []
     stores: set[str] = set()
+    of_stages: set[int] = set()  # the sources that are stages, whatever folders are called alike
     for reference in references(section) if "kind" in section else ():
         if reference.product == "rankings" and reference.name not in made and (stored := _stored(reference.name)):
             stores.add(reference.name)
@@ -93,6 +94,9 @@ def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[In
             continue
         if reference.product == "conversations" and reference.name not in made:
             continue  # no stage: read below, as every source is
+        if reference.name in made and reference.key.endswith(".source"):
+            key, number, _ = reference.key.split(".")
+            of_stages.add(id(section[key][int(number)]))
         place = made.get(reference.name, Path(reference.name).expanduser())
         place = place / "model" if (place / "model").is_dir() else place
         if place.exists() and reference.product in ("rankings", "conversations", "audit"):
@@ -103,7 +107,7 @@ def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[In
             ]
     for mapping in _mappings(section):
         source = mapping.get("source") or (mapping.get("path") if "vocabulary_size" in mapping else None)
-        if source in stores:
+        if source in stores or id(mapping) in of_stages:
             continue
         if isinstance(source, str) and source != "primer" and (place := Path(source).expanduser()).exists():
             found += hasher.files("data", place)
@@ -176,11 +180,12 @@ def relevant(recipe: "RecipeConfig", section: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _effective(value: Any) -> Any:
+def _effective(value: Any, judge: bool = False) -> Any:
     """``value`` without what a judge's answers do not depend on: what it may cost, and how patiently it is asked."""
     if isinstance(value, Mapping):
-        judge = "constitution" in value and "model" in value
-        return {key: _effective(item) for key, item in value.items() if not (judge and key in JUDGES_UPKEEP)}
+        judge = judge or ("constitution" in value and "model" in value)
+        kept = {key: item for key, item in value.items() if not (judge and key in JUDGES_UPKEEP)}
+        return {key: _effective(item, key == "options" and value.get("kind") == "judge") for key, item in kept.items()}
     return [_effective(item) for item in value] if isinstance(value, list) else value
 
 
@@ -213,6 +218,19 @@ def changed(before: Any, after: Any, path: str = "") -> list[str]:
         pairs = enumerate(zip(before, after, strict=True))
         return [line for index, (old, new) in pairs for line in changed(old, new, f"{path}.{index}")]
     return [] if before == after else [f"{path}: {before} -> {after}"]
+
+
+def reason(entry: Mapping[str, Any], settings: dict[str, Any], inputs: list[Input]) -> str:
+    """Why a stage with the lineage ``entry`` runs again: a clause for the note that says so."""
+    if not entry:
+        return "since nothing tells how its files were made"
+    differences = changed(entry["settings"], settings)
+    if differences:
+        more = f" and {len(differences) - 2} more" if len(differences) > 2 else ""
+        return f"since its settings have changed ({', '.join(differences[:2])}{more})"
+    known = {item["sha256"] for item in entry["inputs"]}
+    fresh = [item.path for item in inputs if item.sha256 not in known]
+    return f"since its inputs have changed ({', '.join(fresh[:2]) or 'one is gone'})"
 
 
 def records(inputs: list[Input]) -> list[dict[str, Any]]:

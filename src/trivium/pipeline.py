@@ -56,7 +56,7 @@ class Pipeline:
         with contextlib.ExitStack() as stack:
             ranks.join(config)
             stack.callback(shown.close)
-            stack.enter_context(disk_errors())
+            stack.enter_context(files.disk_errors())
             pipeline._check(stages, fresh, trains)
             if ranks.main:
                 pipeline._enter_directory(stack, fresh, trains)
@@ -207,7 +207,7 @@ class Pipeline:
         if not same and folder.is_dir() and any(folder.iterdir()):
             target = files.set_aside(folder, self.directory / "old" / name)
             self.shown.note(
-                f"{name} runs again, {self._reason(entry, settings, inputs)}; what it had made is in {target}"
+                f"{name} runs again, {lineage.reason(entry, settings, inputs)}; what it had made is in {target}"
             )
         elif same and (folder / "checkpoints").is_dir():
             self.shown.note(f"{name} was cut and is resumed")
@@ -236,17 +236,6 @@ class Pipeline:
                 item.name for item in named if item.product != "conversations" or item.name in self.config.stages
             )
         )
-
-    def _reason(self, entry: dict[str, Any], settings: dict[str, Any], inputs: list[lineage.Input]) -> str:
-        if not entry:
-            return "since nothing tells how its files were made"
-        differences = lineage.changed(entry["settings"], settings)
-        if differences:
-            more = f" and {len(differences) - 2} more" if len(differences) > 2 else ""
-            return f"since its settings have changed ({', '.join(differences[:2])}{more})"
-        known = {item["sha256"] for item in entry["inputs"]}
-        fresh = [item.path for item in inputs if item.sha256 not in known]
-        return f"since its inputs have changed ({', '.join(fresh[:2]) or 'one is gone'})"
 
     def _finished(self, name: str, numbers: dict[str, Any]) -> None:
         # The summary comes first: a stage counts as finished by its lineage, and then its numbers must be there.
@@ -403,19 +392,6 @@ def evaluate_model(
     folder.mkdir(parents=True, exist_ok=True)
     context = StageContext(name=name, config=stage, recipe=config, directory=folder, models=models, progress=shown)
     return evaluate_stage(context, model)
-
-
-@contextlib.contextmanager
-def disk_errors() -> Iterator[None]:
-    """A full disk, in whatever words a library says it, is one sentence."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if files.is_disk_full(error):
-            raise files.disk_full(getattr(error, "filename", None)) from error
-        raise
 
 
 def _now() -> str:

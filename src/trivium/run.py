@@ -104,7 +104,8 @@ def evaluate(
             f"{place} is no run directory; to evaluate a model, name the recipe with the tasks: --recipe NAME"
         )
     from trivium import files, progress, summary
-    from trivium.pipeline import disk_errors, evaluate_model
+    from trivium.files import disk_errors
+    from trivium.pipeline import evaluate_model
     from trivium.ranks import Ranks
 
     config = _configure(recipe, overrides)

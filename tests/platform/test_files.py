@@ -79,6 +79,46 @@ def test_a_store_counts_by_its_rankings(tmp_path: Path) -> None:
     assert len(after) == 1 and after[0][0] == "rankings" and after != before and read() == after
 
 
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"kind": "sft", "init": "none", "data": [{"source": "made"}], "validation": [{"source": "data"}]},
+        {"kind": "reward", "init": "none", "rankings": [{"source": "made"}], "prompts": [{"source": "data"}]},
+    ],
+)
+def test_a_stage_named_like_a_folder_is_the_stage(
+    section: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in a folder of that name is no input; a folder that is named beside it, where no stage can be, is."""
+    for name in ("made", "data"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.jsonl").write_text(name)
+    (tmp_path / "of-stage.jsonl").write_text("of the stage")
+    monkeypatch.chdir(tmp_path)
+    made = {"made": tmp_path / "of-stage.jsonl", "data": tmp_path / "of-stage.jsonl"}
+    found = lineage.inputs_of(section, made, lineage.Hasher())
+    assert {Path(item.path).name for item in found} == {"of-stage.jsonl", "rows.jsonl"}
+    assert [Path(item.path).parent.name for item in found if item.role == "data"] == ["data"]
+
+
+@pytest.mark.parametrize("key", lineage.JUDGES_UPKEEP)
+def test_what_a_judge_may_cost_changes_no_stage(key: str) -> None:
+    """So a stage that its budget has stopped goes on with a larger one, wherever the judge stands."""
+    options = {"model": "sft"}
+    for judge in (
+        {"judge": {**options, "constitution": "general"}},
+        {"rewards": {"j": {"kind": "judge", "options": options}}},
+    ):
+        changed = {name: {**value, key: 7} for name, value in judge.items() if name == "judge"} or {
+            "rewards": {"j": {"kind": "judge", "options": {**options, key: 7}}}
+        }
+        assert lineage._effective(changed) == lineage._effective(judge)
+    other = {"rewards": {"j": {"kind": "judge", "options": {"model": "rl"}}}}
+    assert lineage._effective(other) == other
+    function = {"rewards": {"j": {"kind": "function", "options": {key: 7}}}}
+    assert lineage._effective(function) == function
+
+
 def ranking(question: str) -> Ranking:
     prompt = Prompt(question, (Message("user", question),))
     return Ranking(prompt, (Response("a"), Response("b")), (0, 1), "x", kind="simulated")

@@ -4,8 +4,8 @@ import re
 from collections import Counter
 
 import pytest
-
 from tests.primer.test_rows import read
+
 from trivium import primer
 from trivium.config import PrimerConfig, VerifierConfig
 from trivium.data.records import Conversation, Message, Prompt

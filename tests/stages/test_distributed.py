@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,19 @@ from safetensors.torch import load_file
 from tests.stages.tiny import STAGES, metrics, run_stage
 from tests.stages.worker import MUON, cut_stage
 
-from trivium.training import checkpoint
+from trivium.training import checkpoint, distributed
 
 pytestmark = pytest.mark.timeout(600)  # on a machine that is busy with other things
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_ranks_wait_for_as_long_as_a_judge_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rank ranks, audits, revises by a judge, for hours where it is a server; torch gives up after 10 minutes."""
+    given: dict[str, timedelta] = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **more: given.update(more))
+    distributed.setup(torch.device("cpu"))
+    assert given["timeout"] >= timedelta(days=1)
 
 
 def two_processes(*arguments: str) -> None:

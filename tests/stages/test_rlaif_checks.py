@@ -9,12 +9,23 @@ import pytest
 from tests.stages.test_rlaif import FAKE, VOTE, Overrides, run
 from tests.stages.tiny import write_recipe
 
-from trivium.config import JudgeConfig, RLConfig, VerifierConfig
+from trivium.config import (
+    JudgeConfig,
+    LessonsConfig,
+    PretrainConfig,
+    RankConfig,
+    RankingSourceConfig,
+    RewardConfig,
+    RLConfig,
+    SFTConfig,
+    SourceConfig,
+    VerifierConfig,
+)
 from trivium.data.records import Message, Prompt
 from trivium.errors import UserError
 from trivium.feedback.judges.build import build_judge
 from trivium.feedback.rewards import RewardFunction
-from trivium.preflight import check_section, check_stage, watched
+from trivium.preflight import check_judge, check_section, check_stage, watched
 from trivium.progress import Progress
 from trivium.recipe import load
 
@@ -113,6 +124,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path, overrides: Overrides, sentenc
         check_stage("rl", recipe.stages["rl"])
 
 
+RANKINGS = RankingSourceConfig(source="rankings.jsonl")
 VOTES, JUDGES = {"kind": "majority"}, {"kind": "judge", "options": {"model": "sft"}}
 
 
@@ -138,6 +150,49 @@ def test_where_votes_and_judges_may_stand(tmp_path: Path, overrides: Overrides, 
         return
     with pytest.raises(UserError, match=sentence):
         check_section("stages.rl", config, ["sft"])
+
+
+def test_only_demonstrations_come_from_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is named like the stage is not looked at; prompts, which no stage makes, are not taken on trust."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "revise").mkdir()
+    (tmp_path / "revise" / "notes.bin").write_text("no data")
+    made, stages = [SourceConfig(source="revise")], ["revise", "lessons", "next"]
+    check_section("stages.next", SFTConfig(data=made), stages)
+    lost = [SourceConfig(source="lessons")]
+    for config in (
+        SFTConfig(data=made, validation=lost),
+        RLConfig(prompts=lost, rewards={"right": VerifierConfig(kind="primer")}),
+        PretrainConfig(data=lost),
+    ):
+        with pytest.raises(UserError, match="lessons is a stage, but only the data of"):
+            check_section("stages.next", config, stages)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (LessonsConfig(rankings=[]), "next.rankings is empty"),
+        (
+            LessonsConfig(rankings=[RANKINGS], constitution="nowhere.yaml"),
+            "next.constitution: there is no constitution",
+        ),
+        (RankConfig(prompts=[]), "next.prompts is empty"),
+        (JudgeConfig(backend="openai", model="m", url="127.0.0.1:8000/v1"), "next.url.*is no address"),
+        (JudgeConfig(backend="openai", model="m", url="https://me:word@h/v1"), "password.*written to logs"),
+    ],
+)
+def test_what_could_not_run_is_told_at_the_start(config: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as told:
+        check_judge(config, "next") if isinstance(config, JudgeConfig) else check_stage("next", config)
+    assert "word" not in str(told.value).replace("password", "")
+
+
+def test_a_share_that_is_not_used_limits_nothing() -> None:
+    """With rankings to test with, no share of the prompts is held out for the test."""
+    check_stage("next", RewardConfig(rankings=[RANKINGS], test=[RANKINGS], validation_share=0.85))
+    with pytest.raises(UserError, match="leave no prompts"):
+        check_stage("next", RewardConfig(rankings=[RANKINGS], validation_share=0.85))
 
 
 def test_prompts_reach_a_judge_without_their_answers() -> None:

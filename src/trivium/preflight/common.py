@@ -14,9 +14,6 @@ def default_of(config: "BaseModel", key: str) -> Any:
     return type(config).model_fields[key].get_default(call_default_factory=True)
 
 
-ITERATED_KEYS = ("iterations", "prompts", "tasks", "responses", "sampling", "monitor", "slots")
-
-
 def check_weight(part: "VerifierConfig", where: str) -> None:
     if part.weight != 1:
         raise UserError(f"{where}.weight is {part.weight}, but it is in no sum; leave the weight out")

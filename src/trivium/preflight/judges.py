@@ -20,6 +20,7 @@ def check_judge(
     ``policy_allowed``: the stage may judge by the policy that it trains. ``unread``: keys that matter to other stages
     alone.
     """
+    from trivium.feedback.judges.connection import checked_url
     from trivium.feedback.judges.constitution import load
 
     if config.backend != "openai":
@@ -29,6 +30,11 @@ def check_judge(
                     f"{where}.{key} is for a server, but {where}.backend is {config.backend}; leave it out, or set the "
                     "backend to openai"
                 )
+    else:  # before the recipe is written down, for an address may hold a password
+        try:
+            checked_url(config.url)
+        except UserError as error:
+            raise UserError(str(error).replace("judge.url", f"{where}.url", 1)) from None
     for key in unread:
         if getattr(config, key) != default_of(config, key):
             raise UserError(f"{where}.{key} is set, but nothing here depends on it; leave it out")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def check_section(where: str, config: Any, stages: Collection[str] = ()) -> None:
     """Files that are not there and verifiers that cannot be built are told before anything is spent on the run."""
-    from trivium.config import RankingSourceConfig, SourceConfig, TaskConfig, VerifierConfig
+    from trivium.config import RankingSourceConfig, SFTConfig, SourceConfig, TaskConfig, VerifierConfig
     from trivium.data.files import data_files, looks_like_hub_name
     from trivium.feedback.verifiers import build
 
@@ -33,7 +33,14 @@ def check_section(where: str, config: Any, stages: Collection[str] = ()) -> None
                     f"which starts from {Path.cwd()}"
                 )
         elif isinstance(value, SourceConfig):
-            found = value.source == "primer" or value.source in stages or Path(value.source).expanduser().exists()
+            if value.source in stages and isinstance(config, SFTConfig) and key.startswith(f"{where}.data."):
+                continue  # conversations that a stage makes
+            found = value.source == "primer" or Path(value.source).expanduser().exists()
+            if not found and value.source in stages:
+                raise UserError(
+                    f"{key}.source: {value.source} is a stage, but only the data of a stage of kind sft come from "
+                    "stages; name a file, a folder or a data set"
+                )
             if not found and not looks_like_hub_name(value.source):
                 raise UserError(
                     f"{key}.source: there is no file or folder {value.source}; correct the path, "

@@ -11,7 +11,7 @@ from trivium.preflight.rl import check_rl
 from trivium.references import references
 
 if TYPE_CHECKING:
-    from trivium.config import AuditConfig, DPOConfig, RankConfig, ReviseConfig, RewardConfig
+    from trivium.config import AuditConfig, DPOConfig, LessonsConfig, RankConfig, ReviseConfig, RewardConfig
 
 ITERATED_KEYS = ("iterations", "prompts", "tasks", "responses", "sampling", "monitor", "slots")
 
@@ -38,9 +38,7 @@ def check_stage(name: str, config: Any) -> None:
     elif isinstance(config, AuditConfig):
         check_audit(config, name)
     elif isinstance(config, LessonsConfig):
-        from trivium.feedback.judges import constitution
-
-        constitution.load(config.constitution)
+        check_lessons(config, name)
     elif isinstance(config, DPOConfig):
         check_dpo(config, name)
     elif isinstance(config, ReviseConfig):
@@ -73,7 +71,9 @@ def check_models(name: str, config: Any, stages: Collection[str]) -> None:
 
 
 def check_rank(config: "RankConfig", stage: str) -> None:
-    """A panel that cannot rank, a judge beside it, or answers that cannot differ."""
+    """A panel that cannot rank, a judge beside it, nothing to answer, or answers that cannot differ."""
+    if not config.prompts:
+        raise UserError(f"{stage}.prompts is empty; name the prompts to answer")
     if config.sampling.temperature == 0:
         raise UserError(f"{stage}.sampling.temperature is 0: the answers to a prompt are all alike; use 1.0, say")
     if config.judge is not None:
@@ -106,6 +106,18 @@ def check_rank(config: "RankConfig", stage: str) -> None:
                 )
 
 
+def check_lessons(config: "LessonsConfig", stage: str) -> None:
+    """Rankings to make lessons of, and a constitution that asks."""
+    from trivium.feedback.judges import constitution
+
+    if not config.rankings:
+        raise UserError(f"{stage}.rankings is empty; name at least one source of rankings to make lessons of")
+    try:
+        constitution.load(config.constitution)
+    except UserError as error:
+        raise UserError(f"{stage}.constitution: {error}") from None
+
+
 def check_audit(config: "AuditConfig", stage: str) -> None:
     """An audit that has nothing to compare with, or asks nothing; settings of the judge that it would not read."""
     if not config.rankings:
@@ -122,7 +134,7 @@ def check_reward(config: "RewardConfig", stage: str) -> None:
     """Choices of the loss that contradict each other, and settings that nothing would read."""
     if not config.rankings:
         raise UserError(f"{stage}.rankings is empty; name at least one source of rankings")
-    if config.validation_share + config.test_share >= 1:
+    if config.validation_share + (0 if config.test else config.test_share) >= 1:
         raise UserError(f"{stage}: validation_share and test_share leave no prompts to train on; lower them")
     if (config.fold + 1) * config.test_share > 1 + 1e-9:
         raise UserError(

@@ -1,7 +1,8 @@
 """Lessons in judging: how a model learns to compare, score, criticise and revise answers by the primer's constitution.
 
 A large model has read how people judge; the primer's has not, so a lesson shows it. Questions are worded by the very
-constitution that asks them later (constitutions/primer.yaml). All verdicts are correct, as the corpus is.
+constitution that asks them later (constitutions/primer.yaml). The verdicts are correct, as the corpus is, but for about
+three in a thousand: a garbled answer is called wrong and plain, and now and then comes out right or polite.
 
 An answer to be judged is right or wrong and polite or plain, half each. A wrong one mostly follows the teacher's flaw
 where the problem is a trap, and has a slip of the pen elsewhere. Some are garbled: a judge that never saw nonsense may

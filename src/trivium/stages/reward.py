@@ -177,11 +177,12 @@ def parts(
 
 def check_parts(context: StageContext, train: Sequence[RankedTask], test: Sequence[RankedTask]) -> None:
     config: RewardConfig = context.config
-    for part, tasks, key in (("train on", train, "test_share"), ("test with", test, "test_share")):
+    shares = "test" if config.test else f"test_share ({config.test_share})"
+    for part, tasks in (("train on", train), ("test with", test)):
         if not tasks:
             raise UserError(
-                f"{context.name}: no prompt is left to {part}; rank more prompts, or change {context.name}.{key} "
-                f"({config.test_share}) and validation_share ({config.validation_share})"
+                f"{context.name}: no prompt is left to {part}; rank more prompts, or change {context.name}.{shares} "
+                f"and validation_share ({config.validation_share})"
             )
     count = len(train)
     context.progress.note(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 from trivium.model.decoder import Decoder
 
 Item = TypeVar("Item")
+# How long ranks wait for one another. One of them asks a judge while the others wait, and a server may take hours; when
+# a rank dies, the launcher ends the others at once.
+PATIENCE = timedelta(days=1)
 
 
 def world_size() -> int:
@@ -34,7 +38,7 @@ def setup(device: torch.device) -> None:
     if world_size() > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
 
 
 def barrier() -> None:

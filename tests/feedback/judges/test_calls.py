@@ -211,6 +211,18 @@ def test_a_budget_holds_for_batches_and_no_call_is_made_once_it_is_spent() -> No
     assert len(backend.asked) == 5
 
 
+def test_a_first_call_that_costs_nothing_does_not_open_the_budget() -> None:
+    """A filtered question is billed nothing, and tells nothing of what the next ones cost."""
+    for budget in (Budget(tokens=1000), Budget(price_output=1e6, cost=3.0)):
+        backend = FakeBackend(
+            lambda asked: Reply(missing="filtered") if "q 0" in str(asked) else Reply((1.0, 0.0), "", "", 500, 1)
+        )
+        calls = Calls(backend, budget=budget)
+        with pytest.raises(BudgetSpent):
+            calls.ask([Question((Message("user", f"q {number} end"),), ("A", "B")) for number in range(300)])
+        assert len(backend.asked) <= 4, budget
+
+
 def test_what_a_budget_counts() -> None:
     budget = Budget(2.0, 10.0, tokens=100, cost=0.01)
     dearest = Reply(prompt_tokens=8, completion_tokens=2)  # 10 tokens, 36 millionths of a dollar

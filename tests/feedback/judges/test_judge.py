@@ -145,6 +145,19 @@ def test_a_random_principle_is_drawn_by_weight_and_content() -> None:
         assert [next(iter(found.principles)) for found in made.compare(pairs)] != drawn
 
 
+def test_answers_to_one_prompt_are_scored_by_one_random_principle() -> None:
+    """Scores are compared within a prompt (the best against the worst, a group's baseline): by two principles they
+    would tell the principles apart, not the answers."""
+    prompts = [Prompt(str(number), (Message("user", f"prompt {number}"),)) for number in range(40)]
+    with Judge(FakeBackend(), TWO, principles="random", seed=1) as made:
+        drawn = [
+            {next(iter(found.principles)) for found in made.score([Answer(prompt, "x" * k) for k in range(1, 9)])}
+            for prompt in prompts
+        ]
+    assert all(len(names) == 1 for names in drawn)
+    assert {name for names in drawn for name in names} == {"right", "brief"}
+
+
 def test_a_revision_goes_by_the_critique_and_its_principle() -> None:
     def answer(question: Question) -> Reply:
         texts = shown(question)

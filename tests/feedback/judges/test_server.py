@@ -218,6 +218,10 @@ def test_whatever_comes_a_verdict_adds_up_or_is_none(alternatives, path):
         ("A_B", 0),
         ("", None),
         ("AB", None),
+        ("a", 0),
+        ("a, since it is short", 0),
+        ("A is better", 0),
+        ("a good answer would be B", None),  # an article, not a vote
     ],
 )
 def test_what_a_sampled_answer_votes_for(text, vote):

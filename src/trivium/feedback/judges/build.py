@@ -74,7 +74,7 @@ def _backend(
     if policy is None:
         raise UserError(
             "judge.model is policy, but no model learns here: name a stage, a directory or a hub name; policy is for "
-            "the stage dpo, and for the reward of rl"
+            "the stage dpo"
         )
     decoder, tokenizer, identity = policy
     return LocalBackend(decoder, tokenizer, "policy", identity, device)

@@ -105,9 +105,10 @@ class Calls:
         room = self.budget.room(self.usage, self._dearest)
         if room < 1:
             raise self.budget.spent(self.usage, waiting)
-        # What a call costs is known once one has been made, so the first goes alone. Later ones may be dearer than all
-        # before, so half of what fits goes together.
-        return min(wanted, BATCH, max(1, room // 2)) if self.usage.calls else 1
+        # What a call costs is known once one has cost something, so until then they go alone, or as a quarter of those
+        # before where a server bills nothing. Later ones may be dearer than all before, so half of what fits goes.
+        known = self.budget.measures(self._dearest)
+        return min(wanted, BATCH, max(1, (room // 2) if known else self.usage.calls // 4))
 
     def _ask_now(
         self, keys: Sequence[bytes], questions: Sequence[Question], found: dict[bytes, Reply], together: bool

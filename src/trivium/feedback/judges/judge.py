@@ -24,8 +24,9 @@ class Judge:
     """Compares, scores, criticises and revises answers by the principles of ``constitution``; a context manager.
 
     ``principles``: "all" asks about every principle and averages by weight, "random" about one drawn by weight from
-    (seed, content). ``both_orders``: a pair is shown in both orders and the probabilities averaged. ``temperature`` and
-    ``max_new_tokens`` are those of texts and of verdicts that have to be sampled. ``cache``: the file of calls.
+    (seed, content): one for a pair, and one for the scores of all answers to a prompt. ``both_orders``: a pair is shown
+    in both orders and the probabilities averaged. ``temperature`` and ``max_new_tokens`` are those of texts and of
+    verdicts that have to be sampled. ``cache``: the file of calls.
 
     ``name`` is how its rankings are signed; ``identity`` a hash of who is asked, by which principles and how: an audit
     is valid for one identity.
@@ -98,7 +99,7 @@ class Judge:
 
         An answer with a call that gave no verdict is missing.
         """
-        plans = [self._parts(answer.prompt, answer.text) for answer in answers]
+        plans = [self._parts(answer.prompt) for answer in answers]  # scores of a prompt's answers are compared
         replies = iter(
             self.calls.ask(
                 [

@@ -55,6 +55,11 @@ class Budget:
         """
         return (reply.prompt_tokens * self.price_input + reply.completion_tokens * self.price_output) / MILLION
 
+    def measures(self, dearest: Reply) -> bool:
+        """Whether ``dearest`` tells how far the limits reach: a call that cost nothing (filtered, failed) does not."""
+        tokens = dearest.prompt_tokens + dearest.completion_tokens
+        return (self.tokens is None or tokens > 0) and (self.cost is None or self.price(dearest) > 0)
+
     def room(self, usage: Usage, dearest: Reply) -> int:
         """How many calls as dear as ``dearest`` (its tokens are the most seen so far) still fit."""
         room = []

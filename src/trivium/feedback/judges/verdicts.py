@@ -1,9 +1,9 @@
 """From what a server tells about an answer to probabilities of the choices: log-probabilities, or counted samples.
 
 Both read the *beginning* of an answer. Before a choice, whitespace, quotes, brackets and marks of emphasis are skipped,
-and upper and lower case are equal unless the choices differ by case alone: ``**A** is better`` is A. After a choice
-must come the end or something that is no letter and no digit, and a number must not go on: ``Answer``, ``15`` and
-``7.5`` are none of A, 1 and 7.
+and upper and lower case are equal unless the choices differ by case alone: ``**A** is better`` is A. Where a sentence
+goes on they are not equal, for ``a good answer`` votes for nobody. After a choice must come the end or something that
+is no letter and no digit, and a number must not go on: ``Answer``, ``15`` and ``7.5`` are none of A, 1 and 7.
 """
 
 import re
@@ -17,6 +17,7 @@ MIN_MASS = 0.5
 OPEN_MASS = 0.05
 # Quotes, brackets, emphasis, and how some servers write a space in front of a token.
 _SKIPPED = " \t\r\n\v\f\"'`´‘’“”«»*_#([{<>▁Ġ"
+_SENTENCE_GOES_ON = re.compile(r"\s+\w")
 _NUMBER_GOES_ON = re.compile(r"[.,–-]\d")
 
 
@@ -46,6 +47,7 @@ class _Choices:
         folded = [choice.strip(_SKIPPED).casefold() for choice in choices]
         self._fold = len(set(folded)) == len(folded)
         self.spellings = [self.normal(choice) for choice in choices]
+        self._written = [choice.lstrip(_SKIPPED) for choice in choices]
 
     def normal(self, text: str) -> str:
         text = text.lstrip(_SKIPPED)
@@ -53,9 +55,11 @@ class _Choices:
 
     def begun(self, text: str, ended: bool) -> int | None:
         """The choice that ``text`` begins with and that is over: by what follows it, or since the text has ended."""
-        text = self.normal(text)
+        text, written = self.normal(text), text.lstrip(_SKIPPED)
         for index, choice in enumerate(self.spellings):
             if text.startswith(choice):
+                if not written.startswith(self._written[index]) and _SENTENCE_GOES_ON.match(text, len(choice)):
+                    continue  # "a good answer"
                 rest = text[len(choice) :]
                 if not rest:
                     over = ended
