@@ -15,22 +15,23 @@ from trivium.strict_yaml import write_yaml
 COMMENT_COLUMN = 44
 
 
-def explain(error: ValidationError) -> str:
-    """The first mistake as a sentence: which key, what is wrong, what is valid. Unknown keys come before the rest."""
+def explain(error: ValidationError, root: type[BaseModel] = RecipeConfig, whole: str = "the recipe") -> str:
+    """The first mistake as a sentence: which key, what is wrong, what is valid. Unknown keys come before the rest.
+    ``root`` is the model that was filled, and ``whole`` what a user calls it."""
     mistakes = sorted(error.errors(include_url=False), key=lambda mistake: mistake["type"] != "extra_forbidden")
     more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-    return _sentence(mistakes[0]) + more
+    return _sentence(mistakes[0], root, whole) + more
 
 
-def _sentence(mistake: ErrorDetails) -> str:
-    path, annotation, parent = _locate(mistake["loc"])
+def _sentence(mistake: ErrorDetails, root: type[BaseModel], whole: str) -> str:
+    path, annotation, parent = _locate(mistake["loc"], root)
     key, context = ".".join(path), mistake.get("ctx", {})
     given = _short(mistake["input"])
     match mistake["type"]:
         case "extra_forbidden":
             keys = list(parent.model_fields) if parent else []
             hint = nearest(path[-1], keys) or f"; it has {', '.join(keys)}"
-            return f"{'.'.join(path[:-1]) or 'the recipe'} has no key {path[-1]!r}{hint}"
+            return f"{'.'.join(path[:-1]) or whole} has no key {path[-1]!r}{hint}"
         case "missing":
             field = parent.model_fields.get(path[-1]) if parent else None
             return f"{key} is missing; give {field.description if field and field.description else 'it a value'}"
@@ -41,17 +42,17 @@ def _sentence(mistake: ErrorDetails) -> str:
             tags = context.get("expected_tags")
             return f"{key}.kind is {context.get('tag')!r}, but a stage is one of {tags}; set {key}.kind"
         case "value_error":
-            return f"{key or 'the recipe'}: {mistake['msg'].removeprefix('Value error, ')}"
+            return f"{key or whole}: {mistake['msg'].removeprefix('Value error, ')}"
     return f"{key} is {given}, but {mistake['msg'].replace('Input should', 'it should').removeprefix('it ')}"
 
 
-def _locate(location: Sequence[str | int]) -> tuple[list[str], Any, type[BaseModel] | None]:
+def _locate(location: Sequence[str | int], root: type[BaseModel]) -> tuple[list[str], Any, type[BaseModel] | None]:
     """The path as a user writes it, the annotation of its end, and the model that holds the last key.
 
     pydantic puts the kind of a stage into the path (``stages.rl.rl.steps``); a user never wrote it.
     """
     path: list[str] = []
-    here: Any = RecipeConfig
+    here: Any = root
     parent: type[BaseModel] | None = None
     for segment in location:
         here = _bare(here)

@@ -147,9 +147,14 @@ def _task_text(task: str, numbers: Mapping[str, Any], before: tuple[str, Mapping
     text = f"{task} {numbers['accuracy']:.1%}"
     if numbers.get("low") is not None and numbers.get("high") is not None:
         text += f" [{100 * numbers['low']:.1f}, {100 * numbers['high']:.1f}]"
-    earlier = before[1].get("evaluation", {}).get(task, {}).get("accuracy") if before else None
-    if before and earlier is not None:
-        text += f", {100 * (numbers['accuracy'] - earlier):+.1f} points over {before[0]}"
+    earlier = before[1].get("evaluation", {}).get(task, {}) if before else {}
+    if before and earlier.get("accuracy") is not None:
+        text += f", {100 * (numbers['accuracy'] - earlier['accuracy']):+.1f} points over {before[0]}"
+    if numbers.get("sampled_accuracy") is not None:  # what it mostly says and what it says now and then may part
+        text += f" (sampled {numbers['sampled_accuracy']:.1%}"
+        if earlier.get("sampled_accuracy") is not None:
+            text += f", {100 * (numbers['sampled_accuracy'] - earlier['sampled_accuracy']):+.1f}"
+        text += ")"
     return text
 
 

@@ -55,3 +55,16 @@ def test_infra_errors_are_left_out_of_comparisons(tmp_path: Path) -> None:
     comparison = value["comparisons"][task][0]
     assert (comparison["n"], comparison["difference"]) == (2, 0.5)
     assert value["seconds"] == 3.0
+
+
+def test_a_stage_tells_greedy_and_sampled_accuracy() -> None:
+    from trivium.summary import stage_line
+
+    def numbers(greedy: float, sampled: float | None) -> dict[str, object]:
+        task = {"accuracy": greedy, "low": None, "high": None, "sampled_accuracy": sampled}
+        return {"steps": 40, "tokens": 1000, "seconds": 2.0, "evaluation": {"sums": task}}
+
+    line = stage_line("majority", numbers(0.868, 0.718), ("crowd", numbers(0.918, 0.649)))
+    assert line.endswith("sums 86.8%, -5.0 points over crowd (sampled 71.8%, +6.9)")
+    assert stage_line("sft", numbers(0.5, 0.4)).endswith("sums 50.0% (sampled 40.0%)")
+    assert stage_line("sft", numbers(0.5, None)).endswith("sums 50.0%")

@@ -19,7 +19,16 @@ from trivium.report import build
 from trivium.report.curves import charts
 from trivium.report.feedback_sections import of_rankings
 from trivium.report.judge_sections import of_audits, of_judges, of_learning, of_preferences, of_revisions
-from trivium.report.judges import calibration, kappas, missing_share, sentence, table, usage_table, usages
+from trivium.report.judges import (
+    calibration,
+    contradictions,
+    kappas,
+    missing_share,
+    sentence,
+    table,
+    usage_table,
+    usages,
+)
 from trivium.report.loading import Run, Stage, load
 from trivium.report.monitors import comparable, lines, majority_sentence, missing, reading, trend
 from trivium.report.preferences import iteration_sentence, iteration_table
@@ -370,6 +379,15 @@ def test_examples_are_three_that_have_something_to_read(run: Path) -> None:
     (example,) = examples(bare)
     assert (example.first, example.steps[0].revision, example.scores) == ("", "", "")
     assert revise_sentence(stage_of("revise")) == "No revisions yet."
+
+
+def test_who_was_not_asked_in_both_orders_contradicts_nothing() -> None:
+    orders, compared = {"both_orders": True}, {"compare": {"n": 8}}
+    found = [
+        contradictions(stage_of("audit", audit={"contradictions": 0, "judge": judge, "asked": asked}))
+        for judge, asked in ((orders, compared), ({"both_orders": False}, compared), (orders, {"score": {"n": 8}}))
+    ]
+    assert found == ["On 0 of 8 pairs it contradicts itself when the answers change places.", "", ""]
 
 
 def test_an_unfinished_revise_stage_shows_what_it_has(tmp_path: Path) -> None:

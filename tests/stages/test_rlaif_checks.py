@@ -55,11 +55,12 @@ def start(finished: Path, folder: Path, **options: Any) -> tuple[list[str], str]
     return heard.notes, stopped
 
 
-def audit(folder: Path, chance: bool, model: str = "longer") -> str:
+def audit(folder: Path, chance: bool, model: str = "longer", **kappas: float) -> str:
+    asked = {how: {"kappa": {"estimate": low, "low": low, "high": low}} for how, low in kappas.items()}
     with build_judge(JudgeConfig(backend="fake", model=model)) as judge:
         about = {"name": judge.name, "identity": judge.identity}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "audit.json").write_text(json.dumps({"judge": about, "chance": chance}))
+    (folder / "audit.json").write_text(json.dumps({"judge": about, "chance": chance, "asked": asked}))
     return str(folder / "audit.json")
 
 
@@ -88,6 +89,15 @@ def test_a_judge_at_chance_is_refused_unless_told(finished: Path, tmp_path: Path
     assert "no better than chance" in note and stopped == "sampling"
 
 
+def test_a_judge_whose_scores_are_the_reward_is_measured_by_its_scores(finished: Path, tmp_path: Path) -> None:
+    place = audit(tmp_path / "a", chance=True, compare=0.0, score=0.4)
+    assert start(finished, tmp_path / "b", audit=place) == ([], "sampling")
+    _, stopped = start(finished, tmp_path / "d", audit=audit(tmp_path / "c", chance=False, compare=0.4, score=0.0))
+    assert "liked: the judge judge:longer is no better than chance" in stopped
+    (note,), stopped = start(finished, tmp_path / "f", audit=audit(tmp_path / "e", chance=False, compare=0.4))
+    assert "measured how the judge judge:longer compares" in note and stopped == "sampling"
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"judge": {}}', '{"judge": 3, "chance": true}'])
 def test_what_is_no_audit_is_one_sentence(finished: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "audit.json").write_text(text)
@@ -111,11 +121,14 @@ def judged_by(**options: Any) -> Overrides:
         ({"rl.rewards": {"a": {"kind": "majority", "options": {"share": 1}}}}, "rewards.a: majority: option 'share'"),
         ({"rl.rewards": {"a": VOTE}, "rl.watch.enabled": True}, r"watch.samples is 1.*at least 3"),
         ({"rl.monitor": {"m": {"kind": "primer", "weight": 2.0}}}, "monitor.m.weight is 2.0"),
-        (judged_by(modle="x"), "rewards.liked: judge: option 'modle'"),
+        (judged_by(modle="x"), "rewards.liked: options: a judge has no key 'modle' .did you mean 'model'"),
         (judged_by(model="policy"), r"rewards.liked.options.model is policy, the model that learns"),
         (judged_by(tie_margin=0.2), "rewards.liked.options.tie_margin is set, but nothing here depends"),
         (judged_by(constitution="nowhere.yaml"), "rewards.liked.options.constitution"),
-        ({"rl.watch.held_out": {"kind": "judge", "options": {}}, "rl.watch.enabled": True}, "held_out: judge: option"),
+        (
+            {"rl.watch.held_out": {"kind": "judge", "options": {}}, "rl.watch.enabled": True},
+            "held_out: options: model is missing",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, overrides: Overrides, sentence: str) -> None:

@@ -13,9 +13,11 @@ from pydantic import Field, ValidationError
 from trivium.config import JudgeConfig, VerifierConfig
 from trivium.data.records import Prompt
 from trivium.errors import UserError
+from trivium.feedback.judges.audit import no_better_than_chance
 from trivium.feedback.judges.base import Answer, Score
 from trivium.feedback.verdict import Items, Verdict
 from trivium.feedback.verifiers.base import infra_error
+from trivium.schema import explain
 
 if TYPE_CHECKING:
     import torch
@@ -88,10 +90,7 @@ def judge_options(config: VerifierConfig) -> JudgeOptions:
     try:
         return JudgeOptions.model_validate(config.options)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        what = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{JUDGE}: option {name!r}: {what}; it takes {', '.join(JudgeOptions.model_fields)}") from None
+        raise UserError(f"options: {explain(error, JudgeOptions, 'a judge')}") from None
 
 
 def check_audit(
@@ -117,11 +116,19 @@ def check_audit(
             f"{name}: nobody has measured the judge {judge}; the audit {options.audit} is of another one "
             f"({measured.get('name')}, or the same asked in another way); audit this one"
         )
-    elif audit["chance"]:
+        return
+    asked = audit.get("asked") or {}
+    scores = "score" in asked  # a score is the reward, so how well it scores is what counts, where that is known
+    if no_better_than_chance({"score": asked["score"]}) if scores else audit["chance"]:
         found = f"{name}: the judge {judge} is no better than chance, says the audit {options.audit}"
         if not options.trust:
             raise UserError(f"{found}; choose another judge or constitution, or set options.trust to true")
         note(f"{found}; it is used since options.trust is true")
+    elif asked and not scores:
+        note(
+            f"{name}: the audit {options.audit} measured how the judge {judge} compares, and its scores are the "
+            "reward; an audit with ask: [score] tells what they are worth"
+        )
 
 
 def read_audit(place: Path, name: str) -> Mapping[str, Any]:
@@ -131,8 +138,10 @@ def read_audit(place: Path, name: str) -> Mapping[str, Any]:
         audit = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{name}: there is no audit {path}; run the audit first, or correct options.audit") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name}: the audit {path} cannot be read ({error}); run it again") from None
+    except OSError as error:
+        raise UserError(f"{name}: the audit {path} cannot be read ({error.strerror}); run it again") from None
+    except ValueError:
+        raise UserError(f"{name}: {path} is no JSON; name the audit.json of a stage of kind audit") from None
     found = isinstance(audit, dict) and isinstance(audit.get("judge"), dict) and isinstance(audit.get("chance"), bool)
     if not found:
         raise UserError(f"{name}: {path} is no audit of a judge; name the audit.json of a stage of kind audit")

@@ -50,9 +50,10 @@ def sentence(stage: Stage) -> str:
 def contradictions(stage: Stage) -> str:
     """How many comparisons the judge contradicts itself on; empty where that was not measured."""
     found = number(stage.audit.get("contradictions"))
-    if found is None:
+    compared = mapping(mapping(stage.audit.get("asked")).get("compare"))
+    if found is None or not compared or mapping(stage.audit.get("judge")).get("both_orders") is False:
         return ""
-    pairs = number(mapping(mapping(stage.audit.get("asked")).get("compare")).get("n"))
+    pairs = number(compared.get("n"))
     of = f" of {decimal(int(pairs))} pairs" if pairs else " pairs"
     return f"On {decimal(int(found))}{of} it contradicts itself when the answers change places."
 

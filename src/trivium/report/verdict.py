@@ -123,7 +123,7 @@ def _of_task(run: Run, task: str, stages: list[Stage]) -> tuple[str, list[str]]:
     if greedy is not None and low is not None and high is not None:
         sentence = _against_teacher(run, task, last, greedy, (accuracy, low, high))
         if len(stages) > 1 and last.kind != "sft":
-            below += _imitation(stages, task, greedy)
+            below += _imitation(stages, before, task, greedy)
     elif step:
         sentence = _against_previous(step, accuracy)
         step = None
@@ -170,8 +170,10 @@ def _against_teacher(run: Run, task: str, last: Stage, greedy: float, found: tup
     )
 
 
-def _imitation(stages: list[Stage], task: str, greedy: float) -> list[str]:
-    imitator = next((stage for stage in reversed(stages) if stage.kind == "sft"), None)
+def _imitation(stages: list[Stage], before: Stage | None, task: str, greedy: float) -> list[str]:
+    """The imitator is the one that the headline's stage starts from: another may have had another teacher."""
+    imitator = before if before and before.kind == "sft" else None
+    imitator = imitator or next((stage for stage in reversed(stages) if stage.kind == "sft"), None)
     if imitator is None:
         return []
     accuracy = imitator.evaluation[task]["accuracy"]

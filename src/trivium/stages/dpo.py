@@ -109,8 +109,8 @@ def ranked_pairs(
     pairs = sum(len(task.pairs) for task in tasks)
     ranked = sum(len(task.task.rankings) for task in tasks)
     context.progress.note(
-        f"{context.name}: {pairs:,} pairs of {ranked:,} rankings, {len(train):,} tasks to learn from and "
-        f"{len(validation):,} to validate with"
+        f"{context.name}: pairs: {pairs:,}, from {ranked:,} of {len(rankings):,} rankings (the others order nothing); "
+        f"tasks to learn from: {len(train):,}, to validate with: {len(validation):,}"
     )
     return train, validation, {"rankings": ranked, "tasks": len(tasks), "pairs": pairs, "too_long": too_long}
 

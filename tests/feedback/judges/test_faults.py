@@ -214,6 +214,14 @@ def test_what_cannot_work_stops_at_once(fault, pauses):
     assert len(api.seen) == (3 if fault == "refused" else 1)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_here_that_wants_a_key_after_all(status, pauses, monkeypatch):
+    monkeypatch.delenv("TEST_JUDGE_KEY")
+    words = rf"it wants a key \({status}: no\), and the environment variable TEST_JUDGE_KEY is not set; set it"
+    with serving([failure(status, "no")]) as api, pytest.raises(UserError, match=words):
+        ask(ServerBackend(api.config(concurrency=1)), question())
+
+
 # -- answers that are none ---------------------------------------------------------------------------------------
 
 NONE = {

@@ -121,7 +121,7 @@ def _with_others(store: "Store", name: str, criterion: str | None) -> list[str]:
     help="Which answer is better, or what each is worth.",
 )
 @click.option("--json", "as_json", is_flag=True, help="All numbers.")
-@click.option("--out", type=click.Path(path_type=Path), help="Also write all numbers to this file.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write all numbers to this file.")
 @click.option("--to-humans", metavar="STORE", help="Put pairs on which the judge contradicts itself into this store.")
 def audit_command(
     source: str,
@@ -271,7 +271,7 @@ def _config(
     own = {"model": "--model", "constitution": "--constitution", "backend": "--backend", "url": "--url"}
     for key in values:
         if key in own:
-            raise UserError(f"--set {key} is given as {own[key]}")
+            raise UserError(f"--set {key} has an option of its own; give {own[key]}")
         if key not in JudgeConfig.model_fields:
             raise UserError(f"--set {key}: a judge has no key {key!r}{nearest(key, list(JudgeConfig.model_fields))}")
     if backend == "local":  # RUN/STAGE/model is RUN/STAGE, whose name tells more
@@ -280,7 +280,7 @@ def _config(
     try:
         config = JudgeConfig(model=model, constitution=constitution, backend=backend, url=url, **values)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise UserError(f"judge: {explain(error)}") from None
+        raise UserError(f"judge: {explain(error, JudgeConfig, 'a judge')}") from None
     check_judge(config, "judge")
     return config
 
@@ -329,7 +329,7 @@ def _verifier(text: str | None) -> "VerifierConfig | None":
         config = VerifierConfig.model_validate(value if isinstance(value, dict) else {"kind": text})
         build(config).close()
     except ValidationError as error:
-        raise UserError(f"--gold: {explain(error)}") from None
+        raise UserError(f"--gold: {explain(error, VerifierConfig, 'a verifier')}") from None
     except UserError as error:
         raise UserError(f"--gold: {error}") from None
     return config

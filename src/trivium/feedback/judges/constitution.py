@@ -146,12 +146,14 @@ def load(name_or_path: str | Path) -> Constitution:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        hint = "" if path.suffix or path.name != name else nearest(name, names())  # a path is no misspelt name
         raise UserError(
-            f"there is no constitution {name}: give the path of a YAML file, or one of {', '.join(names())}"
-            f"{nearest(name, names())}"
+            f"there is no constitution {name}: give the path of a YAML file, or one of {', '.join(names())}{hint}"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); give a YAML file of principles") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no UTF-8 text; give a YAML file of principles") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); give a YAML file of principles") from None
     return from_data(parse_yaml(text, str(path)), str(path), path.stem)
 
 
@@ -251,7 +253,8 @@ def _delimiters(value: Any, where: str) -> prompts.Delimiters:
 def _check_template(kind: str, template: str, delimiters: prompts.Delimiters, several: bool, where: str) -> None:
     place = f"{where}: the template {kind}"
     texts = prompts.TEXTS[kind]
-    _check_names(template, ("question", "prompt", "mark", "scale", "label_first", "label_second", *texts), place)
+    known = ("question", "prompt", "mark", "scale", "label_first", "label_second", *texts)
+    _check_names(template, known, place, more=", {open}, {close}")  # the last two are written out by now
     present = prompts.names(template)
     for name in texts:
         if present.count(name) != 1:
@@ -266,10 +269,10 @@ def _check_template(kind: str, template: str, delimiters: prompts.Delimiters, se
         raise UserError(f"{place} has no {{question}}, so it would ask about every principle alike; put it in")
 
 
-def _check_names(template: str, known: Sequence[str], place: str) -> None:
+def _check_names(template: str, known: Sequence[str], place: str, more: str = "") -> None:
     for name in prompts.names(template):
         if name not in known:
-            raise UserError(f"{place} holds {{{name}}}, but knows {', '.join(f'{{{key}}}' for key in known)}")
+            raise UserError(f"{place} holds {{{name}}}, but knows {', '.join(f'{{{key}}}' for key in known)}{more}")
 
 
 def _mapping(value: Any, where: str, keys: Sequence[str]) -> dict[str, Any]:

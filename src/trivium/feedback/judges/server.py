@@ -6,6 +6,7 @@ work stops everything at once; an answer that is none is missing. What comes bac
 """
 
 import asyncio
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -96,6 +97,7 @@ class ServerBackend:
         self.name = config.model
         self.identity = f"{self.url} {config.model}"
         self._key = SecretStr(read_key(config.key_variable, self.url))
+        self.keyless = not os.environ.get(config.key_variable, "").strip()
         self._manner = _Manner()
         self._answered = False
 
@@ -280,6 +282,8 @@ class _Asking:
         """What an error status means for the question, or for all of them."""
         words = error_words(response.content, self.backend._hide)
         config, told = self.config, f"({status}: {words.message})"
+        if status in (401, 403) and self.backend.keyless:
+            raise _Stop(f"it wants a key {told}, and the environment variable {config.key_variable} is not set; set it")
         if status == 401:
             raise _Stop(f"it does not accept the key in {config.key_variable} {told}; set the right one")
         if status == 403:

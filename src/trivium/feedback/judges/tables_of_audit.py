@@ -75,10 +75,10 @@ def _usage(report: Mapping[str, Any]) -> str:
 def usage_text(usage: Mapping[str, Any]) -> str:
     """
     >>> usage_text({"calls": 2, "cached": 1, "missing": 0, "prompt_tokens": 90, "completion_tokens": 2, "cost": 0.5})
-    '2 calls, 1 from the cache, 0 without a verdict; 90 + 2 tokens, $0.5000'
+    '2 calls, 1 more from the cache, 0 without a verdict; 90 + 2 tokens, $0.5000'
     """
     cost = f", ${usage['cost']:.4f}" if usage["cost"] else ""
     return (
-        f"{usage['calls']} calls, {usage['cached']} from the cache, {usage['missing']} without a verdict; "
+        f"{usage['calls']} calls, {usage['cached']} more from the cache, {usage['missing']} without a verdict; "
         f"{usage['prompt_tokens']} + {usage['completion_tokens']} tokens{cost}"
     )

@@ -180,7 +180,9 @@ class Database:
             return StoreError("unavailable", f"{self.url} cannot be read or written ({reason}); check the disk")
         if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or _other_tables(reason):
             return StoreError(
-                "not_a_store", f"{self.url} is no store of rankings or is damaged ({reason}); name another"
+                "not_a_store",
+                f"{self.url} is no store of rankings or is damaged ({reason}); name another "
+                "(`trivium rankings import` puts a file of rankings into one)",
             )
         return error
 

@@ -69,7 +69,7 @@ def build(config: VerifierConfig) -> Verifier:
     if config.kind in ELSEWHERE:
         raise UserError(f"{ELSEWHERE[config.kind]}; use a verifier here")
     if config.kind not in KINDS:
-        raise UserError(f"there is no verifier {config.kind!r}{_nearest(config.kind, list(KINDS))}.")
+        raise UserError(f"there is no verifier {config.kind!r}{_nearest(config.kind, list(KINDS))}")
     verifier = KINDS[config.kind].verifier
     try:
         return verifier.model_validate(config.options)
