@@ -22,6 +22,7 @@ from trivium.report.judge_sections import of_audits, of_judges, of_learning, of_
 from trivium.report.judges import (
     calibration,
     contradictions,
+    judge_name,
     kappas,
     missing_share,
     sentence,
@@ -379,6 +380,13 @@ def test_examples_are_three_that_have_something_to_read(run: Path) -> None:
     (example,) = examples(bare)
     assert (example.first, example.steps[0].revision, example.scores) == ("", "", "")
     assert revise_sentence(stage_of("revise")) == "No revisions yet."
+
+
+def test_a_judge_is_called_as_in_its_rankings() -> None:
+    local = stage_of("rank", config={"judge": {"backend": "local", "model": "/runs/first/judge/model"}})
+    served = stage_of("rank", config={"judge": {"backend": "openai", "model": "owner/name"}})
+    found = [judge_name(stage) for stage in (local, served, stage_of())]
+    assert found == ["judge:judge", "judge:owner/name", "the judge"]
 
 
 def test_who_was_not_asked_in_both_orders_contradicts_nothing() -> None:

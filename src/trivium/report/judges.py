@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trivium.feedback.judges.base import known_name
 from trivium.report.loading import Run, Stage, mapping, number
 from trivium.report.tables import Table
 from trivium.report.wording import MISSING, clean, count, decimal, duration, signed
@@ -23,8 +24,11 @@ def judge_name(stage: Stage) -> str:
     told = mapping(stage.audit.get("judge")).get("name")
     if isinstance(told, str) and told:
         return clean(told, 60)
-    model = mapping(stage.config.get("judge")).get("model")
-    return clean(f"judge:{model}", 60) if isinstance(model, str) else "the judge"
+    asked = mapping(stage.config.get("judge"))
+    model = asked.get("model")
+    if not isinstance(model, str):
+        return "the judge"
+    return clean(f"judge:{known_name(model) if asked.get('backend', 'local') == 'local' else model}", 60)
 
 
 def chance(stage: Stage) -> bool:

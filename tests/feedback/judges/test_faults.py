@@ -171,7 +171,7 @@ def test_pauses_grow_up_to_a_bound_and_are_drawn_the_same_way_again(pauses):
         ("7", 7, 7),
         ("0.5", 0.5, 0.5),
         ("99999999", connection.LONGEST_RETRY_AFTER, connection.LONGEST_RETRY_AFTER),
-        (format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True), 20, 100),
+        ("a date", 20, 100),
         ("soon", 0, 0.5),
         ("-5", 0, 0.5),
         ("nan", 0, 0.5),
@@ -179,6 +179,8 @@ def test_pauses_grow_up_to_a_bound_and_are_drawn_the_same_way_again(pauses):
     ],
 )
 def test_retry_after_is_honoured(value, low, high, pauses):
+    if value == "a date":  # made here: between collecting the tests and this one may lie minutes
+        value = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     with serving([failure(429, "slow down", headers={"Retry-After": value}), FINE]) as api:
         ask(ServerBackend(api.config()), question())
     assert len(pauses) == 1 and low <= pauses[0] <= high

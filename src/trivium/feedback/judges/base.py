@@ -6,6 +6,7 @@ Two layers. A *backend* answers ``Question``s: it chooses among given verdicts, 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from trivium.data.records import Message, Prompt
@@ -109,3 +110,13 @@ class Written:
     text: str
     principle: str = ""
     missing: str = ""
+
+
+def known_name(model: str) -> str:
+    """What a local judge is known as.
+
+    >>> known_name("runs/first/sft/model"), known_name("owner/name"), known_name("sft")
+    ('sft', 'name', 'sft')
+    """
+    parts = [part for part in Path(model).parts if part not in ("model", "/")]
+    return parts[-1] if parts else model

@@ -10,7 +10,7 @@ from torch import Tensor
 from trivium import files
 from trivium.data.ragged import batch_groups, micro_batches
 from trivium.data.records import Message
-from trivium.feedback.judges.base import OnReply, Question, Reply
+from trivium.feedback.judges.base import OnReply, Question, Reply, known_name
 from trivium.generation.engine import Engine
 from trivium.generation.sampling import SamplingSettings
 from trivium.generation.scheduler import Request
@@ -49,10 +49,7 @@ class LocalBackend:
         """The model of a directory or hub name. UserError if it cannot be read, or writes no text."""
         directory = resolve_directory(source)
         decoder, tokenizer = load_language_model(directory, device), Tokenizer.load(directory)
-        # runs/NAME/sft/model is known as sft, and a hub's owner/name as name
-        parts = [part for part in Path(name).parts if part not in ("model", "/")]
-        known = parts[-1] if parts else name
-        return cls(decoder, tokenizer, known, weights_identity(directory, tokenizer), device)
+        return cls(decoder, tokenizer, known_name(name), weights_identity(directory, tokenizer), device)
 
     def batches(self, questions: Sequence[Question]) -> list[list[int]]:
         """The questions of each forward pass: verdicts by length, then texts by their settings. A run that was killed
