@@ -48,6 +48,26 @@ def test_the_sentence_claims_what_the_interval_carries(
 
 
 @pytest.mark.parametrize(
+    "section",
+    [
+        {"judge": {"model": "judge", "constitution": "primer"}},
+        {"rewards": {"liked": {"kind": "judge", "options": {"model": "judge"}}}},
+    ],
+)
+def test_a_model_that_judges_others_is_not_what_the_run_is_about(tmp_path: Path, section: dict[str, Any]) -> None:
+    names = ("judge", "crowd", "rlaif")
+    stages = [
+        Stage(name, "sft", name, config={"init": "elsewhere"}, evaluation={"t": task(accuracy, 0.05)})
+        for name, accuracy in zip(names, (0.4, 0.6, 0.8), strict=True)
+    ]
+    recipe = {"evaluation": {"t": {}}, "seed": 0, "stages": {"rlaif": section, "broken": [None, 3, {"kind": "judge"}]}}
+    run = Run(tmp_path, "x", recipe, "", {"comparisons": {}, "stages": dict.fromkeys(names)}, None, stages, [])
+    assert [stage.name for stage in run.leaves("t")] == ["crowd", "rlaif", "judge"]
+    run.recipe["stages"] = None
+    assert [stage.name for stage in run.leaves("t")] == ["judge", "crowd", "rlaif"]
+
+
+@pytest.mark.parametrize(
     ("low", "high", "claim"),
     [(0.1, 0.3, "is better than SFT"), (-0.1, 0.3, "cannot be told apart from SFT"), (-0.3, -0.1, "is worse than SFT")],
 )

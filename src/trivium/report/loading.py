@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,15 @@ class Run:
         return outside[-1] if outside else None
 
     def leaves(self, task: str) -> list[Stage]:
-        """The evaluated stages from which no other one goes on: the ends of the branches, the main one first."""
+        """The evaluated stages from which no other one goes on: the ends of the branches, the main one first.
+
+        A model fine-tuned to judge others comes last: how well it answers itself is not what the run is about.
+        """
         stages = self.evaluated(task)
         inner = {before.name for stage in stages if (before := self.before(stage, task))}
-        return [stage for stage in stages if stage.name not in inner]
+        judges = set(_judges(self.recipe.get("stages")))
+        ends = [stage for stage in stages if stage.name not in inner]
+        return sorted(ends, key=lambda stage: stage.kind == "sft" and stage.name in judges)
 
     def scored(self, task: str) -> bool:
         """Whether a task is told by its mean score, having no right and wrong."""
@@ -242,3 +248,13 @@ def _read_lines(path: Path, counter: str | None, notes: list[str]) -> list[dict[
     if broken:
         notes.append(f"{path.parent.name}/{path.name}: {broken} unreadable line(s) left out")
     return lines
+
+
+def _judges(value: Any) -> Iterator[str]:
+    """The names of the models that judge, anywhere in a recipe's stages."""
+    if isinstance(value, dict):
+        options = value.get("options") if value.get("kind") == "judge" else value if "constitution" in value else None
+        if isinstance(options, dict) and isinstance(options.get("model"), str):
+            yield options["model"]
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _judges(item)
