@@ -1,6 +1,6 @@
 """Settings of a stage that do not go together, or that nothing would read."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,32 +18,9 @@ ITERATED_KEYS = ("iterations", "prompts", "tasks", "responses", "sampling", "mon
 
 def check_stage(name: str, config: Any) -> None:
     """Settings of a stage that do not go together: the dimensions of its model, the choices of its algorithm."""
-    from trivium.config import (
-        AuditConfig,
-        DPOConfig,
-        LessonsConfig,
-        PretrainConfig,
-        RankConfig,
-        ReviseConfig,
-        RewardConfig,
-        RLConfig,
-    )
-
-    if isinstance(config, RLConfig):
-        check_rl(config, name)
-    elif isinstance(config, RankConfig):
-        check_rank(config, name)
-    elif isinstance(config, RewardConfig):
-        check_reward(config, name)
-    elif isinstance(config, AuditConfig):
-        check_audit(config, name)
-    elif isinstance(config, LessonsConfig):
-        check_lessons(config, name)
-    elif isinstance(config, DPOConfig):
-        check_dpo(config, name)
-    elif isinstance(config, ReviseConfig):
-        check_revise(config, name)
-    elif isinstance(config, PretrainConfig) and config.init is None:
+    if check := CHECKS.get(config.kind):
+        check(config, name)
+    elif config.kind == "pretrain" and config.init is None:
         from trivium.model.sizes import derive
 
         derive(config.model, config.tokenizer.vocabulary_size)
@@ -198,3 +175,14 @@ def check_revise(config: "ReviseConfig", stage: str) -> None:
     check_judge(config.judge, f"{stage}.judge", unread=unread)
     if config.gold is not None:
         check_weight(config.gold, f"{stage}.gold")
+
+
+CHECKS: dict[str, Callable[[Any, str], None]] = {
+    "rank": check_rank,
+    "lessons": check_lessons,
+    "audit": check_audit,
+    "revise": check_revise,
+    "reward": check_reward,
+    "dpo": check_dpo,
+    "rl": check_rl,
+}
