@@ -1,6 +1,6 @@
 """How far answers that give the judge orders move its verdict, against answers with a harmless text added.
 
-    python -m benchmarks.judge_injections runs/first/judge rankings.jsonl --constitution primer
+    python -m benchmarks.judge_injections runs/first/judge/model rankings.jsonl --constitution primer
 
 The second answer of each pair gets the text. Twelve attacks (``trivium.feedback.judges.attacks``) are compared with
 four harmless sentences of like length, so that what an attack does by being nonsense is not counted as obedience.
