@@ -20,6 +20,8 @@ from trivium.feedback.verifiers import KINDS
 from trivium.objectives.presets import PRESETS
 from trivium.recipe import load, names, read, resolve
 from trivium.strict_yaml import parse_yaml
+from trivium.studies.load import check as check_study
+from trivium.studies.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -261,6 +263,8 @@ def test_yaml_in_the_pages_is_valid(path: Path) -> None:
         values = parse_yaml(code, relative(path))
         if "stages" in values:
             resolve({"name": "part", **values}, relative(path))
+        elif "arms" in values:
+            make_plan(check_study(values, relative(path)), seeds=[0])
         elif "data" in values:
             resolve({"name": "part", "stages": {"pretrain": values}})
         else:

@@ -37,6 +37,7 @@ class _Group(click.Group):
         "judge": ("trivium.feedback.judges.commands", "judge", "Have a model judge answers; measure a judge."),
         "rank": ("trivium.web.commands", "rank", "Let people rank answers in a web page."),
         "rankings": ("trivium.feedback.rankings.commands", "rankings", "Import, export and compare rankings."),
+        "study": ("trivium.studies.commands", "study", "Compare ways to teach a model, over several seeds."),
         "verifiers": ("trivium.feedback.verifiers.commands", "verifiers", "List verifiers, try one, attack one."),
     }
 
@@ -317,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-_RESUMABLE = (["run"], ["pretrain"], ["sft"], ["reward"], ["dpo"], ["rl"], ["judge"])
+_RESUMABLE = (["run"], ["pretrain"], ["sft"], ["reward"], ["dpo"], ["rl"], ["judge"], ["study"])
 
 
 def _resuming(given: list[str]) -> list[str]:

@@ -12,6 +12,11 @@ from typing import Any, TextIO
 
 from trivium.errors import UserError
 
+
+class InUse(UserError):
+    """Another process holds the directory."""
+
+
 _DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -90,8 +95,10 @@ def sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def lock(directory: Path) -> Iterator[None]:
+def lock(directory: Path) -> Iterator[int]:
     """Hold ``directory`` against other processes; the system frees it when the process ends, however it ends.
+
+    Yields the descriptor that holds it: a child that is given it holds the directory too, until both have ended.
 
     Raises:
         UserError: another process holds it, or it cannot be written.
@@ -108,7 +115,7 @@ def lock(directory: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        yield file.fileno()
 
 
 def _take(file: TextIO, directory: Path) -> None:
@@ -122,7 +129,7 @@ def _take(file: TextIO, directory: Path) -> None:
         file.seek(0)
         holder = file.read().strip()
         who = f"process {holder}" if holder else "another process"
-        raise UserError(
+        raise InUse(
             f"{directory} is in use by {who}; wait for it to end, or choose another directory with -d"
         ) from None
 

@@ -1,10 +1,12 @@
 """What a user sees while a run works: bars on a terminal, a line now and then in a log, nothing where it is not wanted.
 
 Stages know three calls: ``stage`` begins a piece of work, ``advance`` says how far it is, ``note`` says a sentence.
+Where several stages run at a time, each has a ``part``.
 """
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -30,6 +32,10 @@ class Progress:
 
     def close(self) -> None:
         """Leave the terminal as it was; may be called twice."""
+
+    def part(self) -> "Progress":
+        """What shows one of several pieces of work that go on at a time, each in a thread of its own."""
+        return self
 
 
 class Pace:
@@ -92,14 +98,29 @@ class Lines(Progress):
     def finish(self, line: str) -> None:
         self._say(line)
 
+    def part(self) -> Progress:
+        return Lines(self.file, self.quiet)
+
     def _say(self, text: str) -> None:
-        print(text, file=self.file, flush=True)
+        self.file.write(f"{text}\n")  # at once, so that the lines of two threads do not mix
+        self.file.flush()
 
 
 class Bars(Progress):
-    """A bar for the work at hand with rate, time left and the latest metrics; finished work leaves one line."""
+    """A bar for the work at hand with rate, time left and the latest metrics; finished work leaves one line.
 
-    def __init__(self) -> None:
+    ``beside``: share the terminal with these bars.
+    """
+
+    def __init__(self, beside: "Bars | None" = None) -> None:
+        self.pace = Pace(0, 0, 0.0)
+        self.task: Any = None
+        self.console: Any
+        self.bars: Any
+        self.turn: threading.RLock  # bars come and go one at a time
+        if beside is not None:
+            self.console, self.bars, self.turn = beside.console, beside.bars, beside.turn
+            return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as RichProgress
@@ -114,14 +135,14 @@ class Bars(Progress):
             TextColumn("{task.fields[metrics]}", markup=False, style="dim"),
         )
         self.bars = RichProgress(*columns, console=self.console, transient=True, refresh_per_second=4)
-        self.pace = Pace(0, 0, 0.0)
-        self.task: Any = None
+        self.turn = threading.RLock()
 
     def stage(self, name: str, total: int, start: int = 0) -> None:
-        self._drop()
-        self.pace = Pace(total, start, time.monotonic())
-        self.bars.start()
-        self.task = self.bars.add_task(name, total=total or None, completed=start, pace="", metrics="")
+        with self.turn:
+            self._drop()
+            self.pace = Pace(total, start, time.monotonic())
+            self.bars.start()
+            self.task = self.bars.add_task(name, total=total or None, completed=start, pace="", metrics="")
 
     def advance(self, step: int, metrics: Mapping[str, Any] | None = None) -> None:
         if self.task is None:
@@ -141,11 +162,16 @@ class Bars(Progress):
     def close(self) -> None:
         self._drop()
 
+    def part(self) -> Progress:
+        return Bars(self)
+
     def _drop(self) -> None:
-        if self.task is not None:
-            self.bars.remove_task(self.task)
-            self.task = None
-        self.bars.stop()
+        with self.turn:
+            if self.task is not None:
+                self.bars.remove_task(self.task)
+                self.task = None
+            if not self.bars.tasks:  # those of the others go on
+                self.bars.stop()
 
 
 def make(quiet: bool = False) -> Progress:

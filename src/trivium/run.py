@@ -34,7 +34,7 @@ def run(
     fresh: bool = False,
     quiet: bool = False,
 ) -> RunResult:
-    """Run a recipe's stages in order, evaluate after each and build the report.
+    """Run a recipe's stages in order (with ``parallel``, several at a time), evaluate each and build the report.
 
     A stage that finished and whose settings and inputs are as they were is skipped; one that was cut is resumed; one
     that has changed is run again, and its old files are moved into ``old/`` of the run directory.
@@ -59,13 +59,7 @@ def run(
     config = _configure(recipe, overrides)
     place = _place(recipe, config, directory)
     with Pipeline.open(config, place, fresh, quiet, stages) as pipeline:
-        if stages is None:
-            pipeline.evaluate_base()
-        for name in config.stages:
-            if stages is None or name in stages:
-                pipeline.advance(name)
-        if stages is not None:
-            pipeline.drop_outdated(stages)
+        pipeline.run(stages)
         return RunResult(place, *pipeline.result())
 
 
@@ -130,8 +124,8 @@ def evaluate(
     assert recipe is not None
     from trivium import files, progress, summary
     from trivium.files import disk_errors
-    from trivium.pipeline import evaluate_model
     from trivium.ranks import Ranks
+    from trivium.work import evaluate_model
 
     config = _configure(recipe, overrides)
     name = files.model_name(Path(str(place)))
@@ -172,7 +166,7 @@ def _evaluate_run(place: Path, overrides: "Overrides", stages: Sequence[str] | N
             )
             return {name: pipeline.evaluate_apart(name) for name in chosen}
         for name in chosen:
-            pipeline.evaluate(name, again=True)
+            pipeline.evaluate(name, pipeline.here(), again=True)
         numbers, _ = pipeline.result()
     return {name: numbers["stages"][name].get("evaluation", {}) for name in chosen}
 

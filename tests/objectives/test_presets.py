@@ -6,7 +6,7 @@ from trivium.config import RLConfig, SourceConfig, VerifierConfig
 from trivium.objectives.presets import PRESETS
 
 # left open by default and for good: the target of an adaptive KL, what has settings of its own
-UNSET = {"preset", "kl_target", "critic", "environment", "curriculum"}
+UNSET = {"preset", "kl_target", "critic", "environment", "curriculum", "budget", "lora"}
 OPEN = {name for name, field in RLConfig.model_fields.items() if field.default is None} - UNSET
 
 

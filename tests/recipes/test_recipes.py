@@ -24,6 +24,11 @@ TINY = {
     "reward.batch_size": 4,
     "reward_held_out.steps": 2,
     "reward_held_out.batch_size": 4,
+    "dpo.steps": 2,
+    "dpo.batch_size": 4,
+    "dpo.kl_prompts": 2,
+    "dpo.validation_share": 0.3,
+    "dpo.sampling.max_new_tokens": 12,
     "ppo.steps": 2,
     "ppo.prompts_per_step": 4,
     "ppo.validation.0.limit": 4,
@@ -59,6 +64,7 @@ TINY = {
     "self.tasks": 6,
     "self.sampling.max_new_tokens": 6,
     "threads": 1,
+    "parallel": 1,  # a process a stage takes longer to start than these stages take
 }
 MADE = {"rankings.jsonl", "audit.json", "conversations.jsonl", "model"}
 SCORED = {"samples": 2, "prompt_limit": 4, "sampling.max_new_tokens": 12}
@@ -79,7 +85,7 @@ def run(name: str, directory: Path, stages: tuple[str, ...], tasks: tuple[str, .
 
 def test_primer(tmp_path: Path) -> None:
     stages = ("pretrain", "sft", "rl", "rank", "reward", "reward_held_out", "ppo")
-    stages += ("judge", "audit", "rlaif", "crowd", "majority")
+    stages += ("dpo", "judge", "audit", "rlaif", "crowd", "majority")
     small: dict[str, object] = {f"reward.{key}": value for key, value in SCORED.items()}
     small |= {"primer.documents": 400, "primer.lessons": 40, "audit.pairs": 10}
     small |= {f"rlaif.{key}": value for key, value in TRUST.items()}
@@ -88,7 +94,7 @@ def test_primer(tmp_path: Path) -> None:
     assert summary["stages"]["ppo"]["kept_step"] is not None
     # both branches are compared with the model they start from
     compared = [(entry["from"], entry["to"]) for entry in summary["comparisons"]["taste"]]
-    others = [("sft", "judge"), ("sft", "rlaif"), ("pretrain", "crowd"), ("crowd", "majority")]
+    others = [("sft", "dpo"), ("sft", "judge"), ("sft", "rlaif"), ("pretrain", "crowd"), ("crowd", "majority")]
     assert compared == [("pretrain", "sft"), ("sft", "rl"), ("sft", "ppo"), *others]
     lineage = json.loads((tmp_path / "primer" / "lineage.json").read_text())["artifacts"]
     (ranked,) = lineage["rank"]["outputs"]

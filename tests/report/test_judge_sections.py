@@ -93,7 +93,7 @@ def test_every_section_is_there(page: Page) -> None:
         "a judge is measured",
         "answers are criticised and revised",
         "builds on SFT and Audit",
-        "DPO, another branch from SFT",
+        "The branches compared",
         "Ranked by",
     ):
         assert words in page.words, words
@@ -317,7 +317,7 @@ def test_the_curves_of_dpo(run: Path) -> None:
     by_name = {stage.name: stage for stage in load(run).stages}
     drawn = {chart.title: chart for chart in charts(by_name["dpo"], 0)}
     assert [curve.name for curve in drawn["Implicit rewards"].curves] == ["chosen", "rejected"]
-    assert drawn["Loss"].unit == "nats a pair" and drawn["Loss"].main
+    assert drawn["Loss"].unit == "mean over what was ranked" and drawn["Loss"].main
     assert [curve.name for curve in drawn["Log-probabilities"].curves] == ["chosen", "rejected"]
     assert [curve.name for curve in drawn["Pairs in order"].curves] == ["training", "held out"]
     single = stage_of(metrics=[{"step": 1, "monitor/<i>": 0.5}, {"step": 1, "split": "validation", "monitor/<i>": 0.4}])

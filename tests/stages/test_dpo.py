@@ -18,6 +18,8 @@ from tests.stages.test_reward_stage import WORLD, Cut, rankings
 from tests.stages.tiny import metrics, start_command, write_recipe
 
 import trivium.stages.dpo as stage
+import trivium.stages.lesson as lesson
+import trivium.stages.round_scores as round_scores
 import trivium.stages.rounds as rounds
 from trivium.config import DPOConfig, JudgeConfig
 from trivium.data.records import Message, Prompt
@@ -33,7 +35,8 @@ from trivium.stages import run_stage
 from trivium.text.tokenizer import Tokenizer
 from trivium.training import checkpoint
 from trivium.training.loop import Loop
-from trivium.training.preference import answer_log_probs, paired_tasks
+from trivium.training.preference import held_out, paired_tasks
+from trivium.training.preference_update import answer_log_probs
 
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
 LN_2 = 0.693147
@@ -119,6 +122,7 @@ def test_what_it_leaves(learned: Path) -> None:
     lines = metrics(learned)
     assert [line["step"] for line in lines if line["split"] == "validation"] == [4, 8]
     names = {"loss", "accuracy", "margin", "chosen_reward", "rejected_reward", "chosen_log_prob", "rejected_log_prob"}
+    names |= {"chosen_length", "rejected_length"}
     assert all(names <= line.keys() for line in lines)
     assert (learned / "model/model.safetensors").is_file() and not (learned / "iterations.jsonl").exists()
 
@@ -127,8 +131,8 @@ def test_the_rewards_are_those_of_the_model_it_began_with(finished: Path, source
     """The validation of the last step, computed anew from both models on disk."""
     config = offline(finished, source)
     tokenizer = Tokenizer.load(learned / "model")
-    tasks, _ = paired_tasks(rankings(), tokenizer, 96)
-    tasks = [task for task in tasks if stage.held_out(task, config.validation_share)]
+    tasks, _ = paired_tasks(rankings(), tokenizer, 96, config)
+    tasks = [task for task in tasks if held_out(task, config.validation_share)]
     now, before = (
         answer_log_probs(load_model(place), tasks, torch.device("cpu")).detach()
         for place in (learned / "model", finished / "sft/model")
@@ -143,7 +147,7 @@ def test_the_rewards_are_those_of_the_model_it_began_with(finished: Path, source
 
 def test_no_prompt_is_trained_and_validated_on(finished: Path, source: Path) -> None:
     context = stage.StageContext("dpo", offline(finished, source), WORLD, Path("nowhere"))
-    train, validation, _ = stage.ranked_pairs(context, Tokenizer.load(finished / "sft/model"), 96)
+    train, validation, _ = lesson.stated_tasks(context, Tokenizer.load(finished / "sft/model"), 96)
     prompts = [{task.task.prompt.messages for task in part} for part in (train, validation)]
     assert all(prompts) and not prompts[0] & prompts[1] and len(train) + len(validation) == 40
 
@@ -224,16 +228,27 @@ def group(*texts: str) -> list[Rollout]:
 
 
 def test_best_against_worst() -> None:
-    found = rounds._best_and_worst(group("a", "bb", "ccc", "dddd"), [2.0, 7.5, None, 1.0])
+    answers = group("a", "bb", "ccc", "dddd")
+    found = round_scores.preferred(answers, [2.0, 7.5, None, 1.0], "best_worst")
     assert found is not None and (found.chosen.text, found.rejected.text, found.gap) == ("bb", "dddd", 6.5)
+    assert [one.text for one in found.rollouts] == ["bb", "dddd"] and found.tiers == (0, 1)
     # of equal scores the first
-    found = rounds._best_and_worst(group("a", "bb", "ccc", "dddd"), [1.0, 3.0, 3.0, 1.0])
+    found = round_scores.preferred(answers, [1.0, 3.0, 3.0, 1.0], "best_worst")
     assert found is not None and (found.chosen.text, found.rejected.text) == ("bb", "a")
-    alike = rounds._best_and_worst(group("a"), [4.0])
+    alike = round_scores.preferred(group("a"), [4.0], "best_worst")
     assert alike is not None and alike.gap == 0.0
-    assert rounds._best_and_worst(group("a", "b"), [4.0, None]) is None
-    assert rounds._best_and_worst(group("a"), [None]) is None
-    assert [one.text for one in rounds._distinct(group("b", "a", "b"))] == ["b", "a"]
+    assert round_scores.preferred(group("a", "b"), [4.0, None], "best_worst") is None
+    assert round_scores.preferred(group("a"), [None], "best_worst") is None
+    assert [one.text for one in round_scores.distinct(group("b", "a", "b"))] == ["b", "a"]
+
+
+def test_all_in_their_order() -> None:
+    """Scores 2, 7.5, none, 1 and 2 but for rounding: three tiers of four answers, two of them tied, five pairs."""
+    answers = group("a", "bb", "ccc", "dddd", "eeeee")
+    found = round_scores.preferred(answers, [2.0, 7.5, None, 1.0, 2.0 + 1e-9], "all")
+    assert found is not None and [one.text for one in found.rollouts] == ["a", "bb", "dddd", "eeeee"]
+    assert (found.tiers, found.pairs) == ((1, 0, 2, 1), 5)
+    assert (found.chosen.text, found.rejected.text, found.gap) == ("bb", "dddd", 6.5)
 
 
 def test_equal_and_missing_scores_are_counted_and_give_no_pair(
@@ -267,7 +282,9 @@ def test_a_round_without_any_pair_stops(finished: Path, tmp_path: Path, monkeypa
         with pytest.raises(UserError, match=r"iteration 1 gave no pair .* of 8 prompts, 8 have answers of equal score"):
             run_stage(iterated(finished), tmp_path / "dpo", recipe=WORLD)
         patch.setattr(Judge, "score", lambda _, answers: [Score(None, missing="down") for _ in answers])
-        with pytest.raises(UserError, match=r"and 24 of 24 answers have no score; raise dpo.sampling.temperature"):
+        with pytest.raises(
+            UserError, match=r"and 24 of 24 answers have no score \(down\); raise dpo.sampling.temperature"
+        ):
             run_stage(iterated(finished), tmp_path / "dpo", recipe=WORLD)
     assert not (tmp_path / "dpo/iterations").exists()
     with pytest.raises(UserError, match=r"iteration 1 leaves no pair to learn from: of \d+, \d+ are held out"):
@@ -455,11 +472,14 @@ def test_two_processes_give_the_numbers_of_one(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"rankings": []}, "rankings and dpo.judge are both missing; set rankings"),
-        ({"judge": ROUNDS["judge"]}, "rankings and dpo.judge are both set"),
-        ({"iterations": 2}, "iterations is for a judge's rounds, but dpo.judge is not set"),
-        ({"monitor": ROUNDS["monitor"]}, "monitor is for a judge's rounds"),
-        ({"sampling": {"temperature": 0.5}}, "sampling is for a judge's rounds"),
+        ({"rankings": []}, "dpo has nothing to learn from; set one of them: dpo.rankings"),
+        ({"judge": ROUNDS["judge"]}, "dpo.rankings and judge are all set; set one of them"),
+        ({"rewards": {"a": {"kind": "length"}}}, "dpo.rankings and rewards are all set"),
+        ({"iterations": 2}, "iterations is for rounds, but neither dpo.judge nor dpo.rewards is set"),
+        ({"monitor": ROUNDS["monitor"]}, "monitor is for rounds"),
+        ({"pairs": "all"}, "pairs is for rounds"),
+        ({"sampling": {"temperature": 0.5}}, "sampling is for rounds and for kl_prompts"),
+        ({"sampling": {"temperature": 0.5}, "kl_prompts": 2}, "sampling.temperature is for rounds"),
     ],
 )
 def test_settings_of_rounds_are_refused_without_a_judge(changes: dict[str, Any], told: str) -> None:
@@ -477,6 +497,7 @@ def test_settings_of_rounds_are_refused_without_a_judge(changes: dict[str, Any],
         ({"judge": {**ROUNDS["judge"], "tie_margin": 0.2}}, "dpo.judge.tie_margin is set, but nothing here"),
         ({"judge": {**ROUNDS["judge"], "url": "http://x"}}, "dpo.judge.url is for a server"),
         ({"monitor": {"a": {"kind": "length", "weight": 2.0}}}, "monitor.a.weight is 2.0"),
+        ({"ties": "soft"}, "pairs is best_worst, which leaves no ties; set pairs to all"),
     ],
 )
 def test_rounds_that_cannot_work_are_refused(changes: dict[str, Any], told: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from trivium.errors import UserError
 from trivium.preflight import check_prompts
+from trivium.preflight.prompts import check_labelled_answers
 from trivium.recipe import resolve
 
 
@@ -43,3 +44,16 @@ def test_prompts_without_tests_are_refused_before_training(tmp_path: Path) -> No
 
 def test_hub_data_are_not_looked_at() -> None:
     check(prompts=[{"source": "someone/something"}], curriculum={"level": "level"})
+
+
+def test_a_labelled_file_without_labels_is_refused_before_training(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = {"question": "Add 1 and 2.", "answer": "3"}
+    path.write_text(json.dumps(rows) + "\n")
+    labelled = [{"source": str(path), "fields": {"prompt": "question", "completion": "answer"}}]
+    stages = {"dpo": {"init": "owner/model", "loss": "kto", "labelled": labelled}}
+    recipe = resolve({"name": "first", "stages": stages})
+    with pytest.raises(UserError, match=r"stages\.dpo\.labelled\.0: .*rows\.jsonl.*label"):
+        check_labelled_answers("dpo", recipe.stages["dpo"], recipe)
+    path.write_text(json.dumps({**rows, "label": True}) + "\n")
+    check_labelled_answers("dpo", recipe.stages["dpo"], recipe)

@@ -17,15 +17,8 @@ from trivium.data.records import Message, Prompt
 from trivium.feedback.rankings.record import Ranking, Response
 from trivium.model.decoder import Decoder
 from trivium.text.tokenizer import Tokenizer
-from trivium.training.preference import (
-    LogProbs,
-    PairedTask,
-    Update,
-    answer_log_probs,
-    fixed_log_probs,
-    held_out,
-    paired_tasks,
-)
+from trivium.training.preference import LogProbs, PairedTask, held_out, paired_tasks
+from trivium.training.preference_update import Update, answer_log_probs, fixed_log_probs
 from trivium.training.reward import RankedTask, held_out_metrics
 
 NOWHERE = RankedTask(Prompt("p", (Message("user", "?"),)), (), ())
@@ -77,9 +70,11 @@ def text_of(tokenizer: Tokenizer, task: PairedTask) -> list[str]:
     return [tokenizer.decode(answer, skip_special=False) for answer in task.answers]
 
 
-def pairs_of(tokenizer: Tokenizer, *rankings: Ranking, limit: int = 100) -> list[dict[tuple[str, str], float]]:
+def pairs_of(
+    tokenizer: Tokenizer, *rankings: Ranking, limit: int = 100, **values: object
+) -> list[dict[tuple[str, str], float]]:
     """Of each task: (chosen, rejected) as texts, and what the pair counts."""
-    tasks, _ = paired_tasks(rankings, tokenizer, limit)
+    tasks, _ = paired_tasks(rankings, tokenizer, limit, config(**values))
     return [
         {(text_of(tokenizer, task)[i], text_of(tokenizer, task)[j]): weight for (i, j), weight in task.pairs.items()}
         for task in tasks
@@ -99,11 +94,11 @@ def test_all_strict_pairs_and_no_other(tokenizer: Tokenizer) -> None:
 
 
 def test_a_ranking_counts_one_whatever_the_number_of_its_pairs(tokenizer: Tokenizer) -> None:
-    tasks, _ = paired_tasks([ranking("a b c", (0, 1, 2)), ranking("d e", (1, 0))], tokenizer, 100)
+    tasks, _ = paired_tasks([ranking("a b c", (0, 1, 2)), ranking("d e", (1, 0))], tokenizer, 100, config())
     assert [task.weight for task in tasks] == pytest.approx([1.0, 1.0])
     # two annotators of one task: what both say adds up, what they say against each other stays two pairs
     both = ranking("a b c", (0, 1, 2)), ranking("a b c", (0, 2, 1), "bob")
-    (task,), _ = paired_tasks(both, tokenizer, 100)
+    (task,), _ = paired_tasks(both, tokenizer, 100, config())
     assert task.pairs == pytest.approx({(0, 1): 2 / 3, (0, 2): 2 / 3, (1, 2): 1 / 3, (2, 1): 1 / 3})
     assert len(task.answers) == 3 and task.weight == pytest.approx(2.0)
 
@@ -112,25 +107,29 @@ def test_rankings_without_a_strict_pair_are_no_task(tokenizer: Tokenizer) -> Non
     tied, bad = ranking("a b", (0, 0)), ranking("a c", (-1, -1), all_bad=True)
     skipped = ranking("a d", (-1, -1), skipped="unclear")
     alike = Ranking(PROMPT, (Response("e"), Response("e")), (0, 1), "ann")
-    assert paired_tasks([tied, bad, skipped, alike], tokenizer, 100) == ([], 0)
+    assert paired_tasks([tied, bad, skipped, alike], tokenizer, 100, config()) == ([], 0)
 
 
 def test_equal_answers_are_read_once_and_are_no_pair(tokenizer: Tokenizer) -> None:
     texts = (Response("a"), Response("b"), Response("a"))
-    (task,), _ = paired_tasks([Ranking(PROMPT, texts, (0, 1, 2), "ann")], tokenizer, 100)
+    (task,), _ = paired_tasks([Ranking(PROMPT, texts, (0, 1, 2), "ann")], tokenizer, 100, config())
     assert len(task.answers) == 2 and task.pairs == pytest.approx({(0, 1): 0.5, (1, 0): 0.5})
 
 
-def test_a_judges_ranking_counts_by_its_tiers(tokenizer: Tokenizer) -> None:
+def test_a_judges_ranking_counts_by_its_probabilities_or_its_tiers(tokenizer: Tokenizer) -> None:
     sure, unsure = (
         ranking("a b", (0, 1), "judge", kind="ai", preferences=((0, 1, probability),)) for probability in (0.99, 0.6)
     )
-    assert pairs_of(tokenizer, sure) == pairs_of(tokenizer, unsure) == pairs_of(tokenizer, ranking("a b", (0, 1)))
+    by_tiers = [pairs_of(tokenizer, one, preferences="tiers") for one in (sure, unsure)]
+    assert by_tiers[0] == by_tiers[1] == pairs_of(tokenizer, ranking("a b", (0, 1)))
+    assert pairs_of(tokenizer, sure, loss="ipo") == pairs_of(tokenizer, unsure, loss="ipo") == by_tiers[0]
+    tasks, _ = paired_tasks([unsure], tokenizer, 100, config())
+    assert [(task.pairs, task.soft) for task in tasks] == [({}, {(0, 1, 0.6): 1.0})]
 
 
 def test_the_stop_token_belongs_to_a_finished_answer_alone(tokenizer: Tokenizer) -> None:
     cut = Ranking(PROMPT, (Response("ab"), Response("cd", finish_reason="length")), (0, 1), "ann")
-    (task,), _ = paired_tasks([cut], tokenizer, 100)
+    (task,), _ = paired_tasks([cut], tokenizer, 100, config())
     assert text_of(tokenizer, task) == ["ab<|stop|>", "cd"]
     assert tokenizer.decode(task.prompt, skip_special=False) == "<|user|>abc<|stop|><|assistant|>"
 
@@ -138,11 +137,11 @@ def test_the_stop_token_belongs_to_a_finished_answer_alone(tokenizer: Tokenizer)
 def test_what_does_not_fit_is_dropped_with_its_pairs_and_counted(tokenizer: Tokenizer) -> None:
     """The prompt has 6 tokens, "abcd" and its stop token 5."""
     given = ranking("a abcd b", (0, 1, 2))
-    (whole,), none = paired_tasks([given], tokenizer, 11)
-    (task,), dropped = paired_tasks([given], tokenizer, 10)
+    (whole,), none = paired_tasks([given], tokenizer, 11, config())
+    (task,), dropped = paired_tasks([given], tokenizer, 10, config())
     assert (none, dropped) == (0, 1) and len(whole.answers) == 3
     assert text_of(tokenizer, task) == ["a<|stop|>", "b<|stop|>"] and task.pairs == {(0, 1): 1.0}
-    assert paired_tasks([ranking("a abcd", (0, 1))], tokenizer, 10) == ([], 1)
+    assert paired_tasks([ranking("a abcd", (0, 1))], tokenizer, 10, config()) == ([], 1)
 
 
 def test_the_split_is_by_conversation() -> None:
@@ -230,7 +229,8 @@ def test_the_update_is_the_loss_of_its_pairs() -> None:
     found = held_out_metrics(decoder, Update(tasks, reference, config(beta=0.3, micro_batch_tokens=40), CPU))
     assert found["loss"] == pytest.approx(total / weights, abs=1e-5)
     assert found.keys() == {
-        *("loss", "accuracy", "margin", "chosen_reward", "rejected_reward", "chosen_log_prob", "rejected_log_prob")
+        *("loss", "accuracy", "margin", "chosen_reward", "rejected_reward", "chosen_log_prob", "rejected_log_prob"),
+        *("chosen_length", "rejected_length"),
     }
 
 

@@ -4,7 +4,9 @@ A recipe is a mapping of stages in the order they run. Unknown keys are refused 
 """
 
 from trivium.config.base import (
+    BudgetConfig,
     EnvironmentConfig,
+    LoRAConfig,
     OptimizerConfig,
     SamplingConfig,
     SandboxConfig,
@@ -39,17 +41,24 @@ from trivium.config.stages import (
     TokenizerConfig,
     WatchConfig,
 )
+from trivium.config.study import ArmConfig, BestOfConfig, CurveConfig, MeasureConfig, StudyConfig
 
 __all__ = [
     "AlarmConfig",
     "AnnotatorConfig",
+    "ArmConfig",
     "AuditConfig",
+    "BestOfConfig",
+    "BudgetConfig",
     "CriticConfig",
     "CurriculumConfig",
+    "CurveConfig",
     "DPOConfig",
     "EnvironmentConfig",
     "JudgeConfig",
     "LessonsConfig",
+    "LoRAConfig",
+    "MeasureConfig",
     "ModelConfig",
     "OptimizerConfig",
     "PanelConfig",
@@ -68,6 +77,7 @@ __all__ = [
     "SourceConfig",
     "StageConfig",
     "Strict",
+    "StudyConfig",
     "TaskConfig",
     "TokenizerConfig",
     "TrainingConfig",

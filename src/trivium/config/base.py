@@ -61,10 +61,31 @@ class ScheduleConfig(Strict):
     decay: float = Field(0.2, gt=0, le=1, description="wsd: share of the steps that decay")
 
 
+class BudgetConfig(Strict):
+    """What a stage may spend; it ends with the step that reaches any of these."""
+
+    tokens: int | None = Field(None, ge=1, description="tokens trained on")
+    generated: int | None = Field(None, ge=1, description="tokens generated, in stages that sample")
+    seconds: float | None = Field(None, gt=0, description="wall clock, evaluation apart; ends no two runs alike")
+
+
+class LoRAConfig(Strict):
+    """Low-rank adapters in place of all weights: Hu et al. (2021). What was there stays as it is."""
+
+    rank: int = Field(8, ge=1, description="rank of each adapter")
+    alpha: float = Field(16.0, gt=0, description="an adapter counts alpha / rank")
+    rank_stabilised: bool = Field(False, description="alpha / sqrt(rank) instead, for large ranks")
+    targets: list[Literal["q", "k", "v", "o", "gate", "up", "down"]] = Field(
+        ["q", "k", "v", "o", "gate", "up", "down"],
+        description="which matrices of every block get one: attention q, k, v, o; MLP gate, up, down",
+    )
+
+
 class TrainingConfig(Strict):
     """What every stage that takes gradients shares."""
 
     steps: int = Field(1000, ge=1, description="updates of the optimiser (rl: rollout iterations)")
+    budget: BudgetConfig | None = Field(None, description="ends the stage before its last step; null: never")
     micro_batch_tokens: int = Field(
         2048, ge=1, description="most tokens in one forward pass; gradients do not depend on it"
     )

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trivium.config.base import SamplingConfig, SourceConfig, Strict, TrainingConfig, VerifierConfig
+from trivium.config.base import LoRAConfig, SamplingConfig, SourceConfig, Strict, TrainingConfig, VerifierConfig
 
 
 class RankingSourceConfig(Strict):
@@ -133,6 +133,7 @@ class RewardConfig(TrainingConfig):
     preferences: Literal["soft", "tiers"] = Field(
         "soft", description="rankings of a judge: learn from its probabilities, or from its tiers alone (plackett_luce)"
     )
+    lora: LoRAConfig | None = Field(None, description="learn low-rank adapters; null: all weights")
     validation_share: float = Field(
         0.1, ge=0, lt=1, description="share of prompts held out for validation while training"
     )

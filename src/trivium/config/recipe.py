@@ -68,6 +68,9 @@ class RecipeConfig(Strict):
     seed: int = Field(0, ge=0, description="seed of every random stream")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0")
     threads: int = Field(0, ge=0, description="CPU threads; 0: leave to torch")
+    parallel: int = Field(
+        1, ge=1, description="most stages at a time, where none needs another; each with its share of the threads"
+    )
     paths: dict[str, str] = Field(
         default_factory=dict,
         description="places used more than once: 'source: $name' or '$name/file' stands for the value given here",

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from trivium.config.base import (
     EnvironmentConfig,
+    LoRAConfig,
     SamplingConfig,
     SourceConfig,
     Strict,
@@ -72,6 +73,7 @@ class SFTConfig(TrainingConfig):
     data: list[SourceConfig] = Field(description="conversations, mixed by weight")
     validation: list[SourceConfig] = Field(default_factory=list, description="held-out conversations")
     batch_size: int = Field(64, ge=1, description="conversations an update")
+    lora: LoRAConfig | None = Field(None, description="learn low-rank adapters; null: all weights")
 
 
 class CriticConfig(Strict):
@@ -141,28 +143,102 @@ class AlarmConfig(Strict):
 
 
 class DPOConfig(TrainingConfig):
-    """Direct preference optimisation, on rankings that are there or, iterated, on a judge's of its own answers."""
+    """Preference optimisation: on rankings or labels that are there, or iterated, on scores of its own answers."""
 
     kind: Literal["dpo"] = "dpo"
     init: str = Field("sft", description="stage, directory or hub name to start from; the reference is a copy of it")
     rankings: list[RankingSourceConfig] = Field(default_factory=list, description="rankings to learn from")
-    batch_size: int = Field(32, ge=1, description="prompts an update; all pairs of a prompt stay together")
-    beta: float = Field(0.1, gt=0, description="how dear it is to leave the reference")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of pairs taken to be the wrong way round")
+    labelled: list[SourceConfig] = Field(
+        default_factory=list, description="kto: answers that are good or bad: rows of prompt, completion, label"
+    )
+    batch_size: int = Field(32, ge=1, description="prompts an update; all answers to a prompt stay together")
+    loss: Literal[
+        "sigmoid",
+        "robust",
+        "ipo",
+        "hinge",
+        "apo_zero",
+        "apo_down",
+        "simpo",
+        "orpo",
+        "kto",
+        "plackett_luce",
+    ] = Field("sigmoid", description="sigmoid: DPO; see docs/dpo.md for the others")
+    beta: float = Field(0.1, gt=0, description="how dear it is to leave the reference; orpo: weight of the odds ratio")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="share of pairs taken to be the wrong way round (sigmoid: conservative; robust)"
+    )
+    target_margin: float = Field(0.5, ge=0, description="simpo: by how much the chosen reward must exceed the rejected")
+    length_normalised: bool | None = Field(
+        None, description="mean in place of summed log-probabilities; null: simpo and orpo alone"
+    )
+    reference: Literal["start", "none"] | None = Field(
+        None, description="start: the model of init; none: no reference; null: none for simpo and orpo, else start"
+    )
+    sft_weight: float | None = Field(
+        None, ge=0, description="weight of the imitation of the best answers beside; null: 1 for orpo, else 0"
+    )
+    ties: Literal["ignore", "soft", "rao_kupper", "davidson"] = Field(
+        "ignore", description="sigmoid: what a tied pair costs; plackett_luce: ignore or soft"
+    )
+    tie_parameter: float = Field(1.5, gt=0, description="theta (rao_kupper, above 1) or nu (davidson)")
+    preferences: Literal["soft", "tiers"] | None = Field(
+        None, description="rankings of a judge: learn from its probabilities or from its tiers; null: soft for sigmoid"
+    )
+    desirable_weight: float = Field(1.0, gt=0, description="kto: weight of good answers")
+    undesirable_weight: float = Field(1.0, gt=0, description="kto: weight of bad answers")
+    kto_baseline: Literal["mismatched", "none"] = Field(
+        "mismatched", description="kto: the KL estimated from answers under prompts that are not theirs, or 0"
+    )
+    lora: LoRAConfig | None = Field(None, description="learn low-rank adapters; null: all weights")
     validation_share: float = Field(0.1, ge=0, lt=1, description="share of ranked prompts held out for validation")
+    kl_prompts: int = Field(
+        0, ge=0, description="held-out prompts answered at each validation: KL to the reference, length; 0: none"
+    )
     judge: JudgeConfig | None = Field(
         None, description="iterated: who judges the policy's own answers; its model may be 'policy', the policy itself"
     )
-    iterations: int = Field(1, ge=1, description="iterated: rounds of answering, judging and learning")
+    rewards: dict[str, VerifierConfig] = Field(
+        default_factory=dict, description="iterated: in place of a judge, parts of a reward as in rl, summed by weight"
+    )
+    iterations: int = Field(1, ge=1, description="iterated: rounds of answering, judging and learning; steps: online")
     prompts: list[SourceConfig] = Field(default_factory=list, description="iterated: prompts, mixed by weight")
     tasks: int = Field(200, ge=1, description="iterated: prompts an iteration")
-    responses: int = Field(4, ge=2, description="iterated: answers a prompt; best against worst is learned from")
+    responses: int = Field(4, ge=2, description="iterated: answers a prompt")
+    pairs: Literal["best_worst", "all"] = Field(
+        "best_worst", description="iterated: learn from the best against the worst answer, or from all in their order"
+    )
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     monitor: dict[str, VerifierConfig] = Field(
         default_factory=dict,
         description="iterated: verifiers logged on the answers of each round, never trained on",
     )
     slots: int = Field(256, ge=1, description="responses generated at a time; the key-value cache grows with it")
+
+    @property
+    def iterated(self) -> bool:
+        """Whether the stage learns from its own answers, in rounds."""
+        return self.judge is not None or bool(self.rewards)
+
+    @property
+    def normalised(self) -> bool:
+        """Whether an answer counts by the mean of its tokens' log-probabilities."""
+        return self.loss in ("simpo", "orpo") if self.length_normalised is None else self.length_normalised
+
+    @property
+    def compared(self) -> bool:
+        """Whether the policy is compared with a reference."""
+        return self.loss not in ("simpo", "orpo") if self.reference is None else self.reference == "start"
+
+    @property
+    def imitation(self) -> float:
+        """The weight of the imitation of the best answers."""
+        return float(self.loss == "orpo") if self.sft_weight is None else self.sft_weight
+
+    @property
+    def by_probabilities(self) -> bool:
+        """Whether rankings that carry probabilities are learned from by them, and not by their tiers."""
+        return self.loss == "sigmoid" if self.preferences is None else self.preferences == "soft"
 
 
 class RLConfig(TrainingConfig):
@@ -222,6 +298,7 @@ class RLConfig(TrainingConfig):
         None, description="tools or a counterpart that answer between the policy's turns; their tokens carry no loss"
     )
     curriculum: CurriculumConfig | None = Field(None, description="which prompts are asked when; null: all in turn")
+    lora: LoRAConfig | None = Field(None, description="learn low-rank adapters; null: all weights")
     shared_prompts: bool = Field(True, description="train the prompt of a group once")
     slots: int = Field(256, ge=1, description="responses generated at a time; the key-value cache grows with it")
     rollouts_every: int = Field(1, ge=0, description="keep the rollouts of every n-th step as parquet; 0: none")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trivium.data.files import Row
-from trivium.data.records import Conversation, Document, Message, Prompt
+from trivium.data.records import Conversation, Document, LabelledAnswer, Message, Prompt
 from trivium.errors import UserError
 
 QUESTIONS = ("messages", "prompt", "instruction", "question")
@@ -15,6 +15,7 @@ RESPONSES = ("completion", "output", "answer", "answers", "reference")
 ANSWERS = ("answer", "answers", "reference", "completion", "output")
 OURS = ("text", "system", "input", "id", "task", *QUESTIONS, *RESPONSES)
 
+_LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -143,6 +144,24 @@ def prompt(row: Row, fields: Mapping[str, str]) -> Prompt:
         task="" if task is None else str(task),
         metadata=metadata,
     )
+
+
+def labelled(row: Row, fields: Mapping[str, str]) -> LabelledAnswer:
+    """Prompt and answer of a row, as in ``conversation``, and its ``label``: true or false (also 1, 0 and as text)."""
+    row = apply_map(row, fields, (*OURS, "label"))
+    if "label" not in row:
+        raise _missing(row, "label", ("label",), "label")
+    good = _LABELS.get(str(row["label"]).strip().lower())
+    if good is None:
+        raise UserError(
+            f"{row.where}: expected true or false in field 'label', found {_excerpt(row['label'])}: repair the row"
+        )
+    taken = {name: theirs for name, theirs in fields.items() if name != "label"}
+    messages = conversation(row, taken).messages
+    if len(messages) < 2:
+        raise UserError(f"{row.where}: a labelled answer needs a message before it: repair the row")
+    asked = messages[:-1]
+    return LabelledAnswer(Prompt(message_hash(asked), asked), messages[-1].content, good)
 
 
 def message_hash(messages: tuple[Message, ...]) -> str:

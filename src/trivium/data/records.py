@@ -57,3 +57,12 @@ class TokenSequence:
     @property
     def loss_tokens(self) -> int:
         return sum(self.loss_mask[1:])
+
+
+@dataclass(frozen=True)
+class LabelledAnswer:
+    """An answer of which is known whether it is good, without another to compare it with."""
+
+    prompt: Prompt
+    text: str
+    good: bool

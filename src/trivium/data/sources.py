@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from trivium.config import RecipeConfig, SourceConfig
 from trivium.data import choices, code, e2e, equations, fields, files, ifeval
 from trivium.data.files import Row
-from trivium.data.records import Conversation, Document, Prompt
+from trivium.data.records import Conversation, Document, LabelledAnswer, Prompt
 from trivium.errors import UserError
 
-Record = TypeVar("Record", Document, Conversation, Prompt)
+Record = TypeVar("Record", Document, Conversation, Prompt, LabelledAnswer)
 
 ADAPTERS: dict[str, Any] = {
     "choice": choices,
@@ -76,6 +76,29 @@ def conversations(
 def prompts(configs: Sequence[SourceConfig], recipe: RecipeConfig, base: Path | None = None) -> list[list[Prompt]]:
     """Prompts, one list a source (see ``mixture.batch_indices``). UserError for a source without any."""
     return [list(_records(config, recipe, base, "problems", fields.prompt, "prompts")) for config in configs]
+
+
+def labelled(configs: Sequence[SourceConfig], recipe: RecipeConfig, base: Path | None = None) -> list[LabelledAnswer]:
+    """Answers with a label, of all sources. UserError for a source without any, see ``check_labelled`` too."""
+    found: list[LabelledAnswer] = []
+    for config in configs:
+        check_labelled(config)
+        found += _records(config, recipe, base, "labelled", fields.labelled, "labelled answers")
+    return found
+
+
+def check_labelled(config: SourceConfig) -> None:
+    """UserError for an adapter, and for a source that is made by rule: none makes labelled answers."""
+    if config.adapter is not None:
+        raise UserError(
+            f"{config.source}: the adapter {config.adapter} makes no labelled answers; leave it out, and name "
+            "prompt, completion and label with a field map"
+        )
+    if config.source in MADE:
+        raise UserError(
+            f"{config.source} makes no labelled answers; name a file, a folder or a data set whose rows have a prompt, "
+            "a completion and a label"
+        )
 
 
 def fingerprint(configs: Sequence[SourceConfig], recipe: RecipeConfig, base: Path | None = None) -> str:

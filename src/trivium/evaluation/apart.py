@@ -133,7 +133,7 @@ def _evaluate(
     options: Options,
     pipeline: "Pipeline",
 ) -> dict[str, Any]:
-    from trivium.pipeline import evaluate_model
+    from trivium.work import evaluate_model
 
     first = next(iter(config.stages.values()))
     stage = config.stages.get(name, first)  # the base is asked as the stage that starts from it
@@ -212,8 +212,8 @@ def evaluate_directory(
 ) -> dict[str, Any]:
     """Evaluate a model directory on tasks; a file a task in ``directory`` (``runs/evaluations/NAME`` unless told)."""
     from trivium import progress
-    from trivium.pipeline import evaluate_model
     from trivium.ranks import Ranks
+    from trivium.work import evaluate_model
 
     config, lm_tasks = prepare(named, recipe, overrides, options)
     name = files.model_name(place)

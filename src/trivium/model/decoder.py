@@ -178,15 +178,14 @@ class RMSNorm(nn.Module):
         return _Normalise.apply(x, self.weight, self.eps)  # type: ignore[no-any-return, no-untyped-call]
 
 
-@torch.compiler.disable
-def _apart(attention: "Attention", attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention left out of compiled code: its grids differ from batch to batch, and each would be compiled anew."""
-    return attend(attention.layer, q, k, v, attention.window)
+def _attended(attend: Attend, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    return attend(layer, q, k, v, window)
 
 
 class Attention(nn.Module):
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
+        self.attended = _attended
         self.layer, self.window, self.rotates = layer, config.window(layer), config.rotates(layer)
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
@@ -209,9 +208,7 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if self.rotates:
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        if torch.compiler.is_compiling():
-            return self.o(_apart(self, attend, q, k, v).flatten(-2))
-        return self.o(attend(self.layer, q, k, v, self.window).flatten(-2))
+        return self.o(self.attended(attend, self.layer, q, k, v, self.window).flatten(-2))
 
 
 class MLP(nn.Module):
@@ -262,6 +259,15 @@ class Decoder(nn.Module):
             self.head = nn.Linear(config.hidden_size, config.vocabulary_size, bias=False)
         self.gradient_checkpointing = False
         self.reset_rope()
+
+    def compile_blocks(self) -> None:
+        """torch.compile every block, attention left out: its grids differ from batch to batch, and each would be
+        compiled anew."""
+        left_out = torch.compiler.disable(_attended)  # here: it loads the compiler, half of the time of a start
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.attention.attended = left_out
+            block.compile(dynamic=True)
 
     def reset_rope(self) -> None:
         """(Re)build the tables cos and sin (context_length, head_dim): made, not loaded, so they are no parameters.

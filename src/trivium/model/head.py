@@ -78,7 +78,8 @@ class _TokenLogProbs(torch.autograd.Function):
         hidden, weight, targets, single = ctx.saved_tensors
         temperature, top_k, top_p, size = ctx.settings
         hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        learns = ctx.needs_input_grad[1]  # under adapters the head is frozen, and half the work can be spared
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if learns else None
         # the backward pass runs outside autocast: what it computes again must be what the forward pass computed
         autocast = torch.autocast(hidden.device.type, ctx.autocast or torch.bfloat16, enabled=ctx.autocast is not None)
         with autocast:
@@ -94,8 +95,10 @@ class _TokenLogProbs(torch.autograd.Function):
                 delta.scatter_add_(1, targets[part, None], scale.expand(-1, 1).contiguous())
                 delta = delta.to(weight.dtype)
                 hidden_gradient[part] = delta @ weight
-                weight_gradient += (delta.t() @ hidden[part].to(weight.dtype)).float()
-        return hidden_gradient, weight_gradient.to(weight.dtype), None, None, None, None
+                if weight_gradient is not None:
+                    weight_gradient += (delta.t() @ hidden[part].to(weight.dtype)).float()
+        found = None if weight_gradient is None else weight_gradient.to(weight.dtype)
+        return hidden_gradient, found, None, None, None, None
 
 
 def token_log_probs(

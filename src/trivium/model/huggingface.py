@@ -22,6 +22,7 @@ from trivium import files
 from trivium.errors import UserError
 from trivium.model.decoder import Decoder, DecoderConfig
 from trivium.model.families import config_json, decoder_config, tensor_name
+from trivium.model.lora import merged_state
 from trivium.model.scalar import refuse_scores
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -207,10 +208,10 @@ def save_model(
 ) -> None:
     """Write a directory that transformers, vLLM and lm-eval open as it is.
 
-    Token ids left out are the tokenizer's. ``dtype``: of the file, default that of the weights. ``state_dict``: weights
-    in place of the decoder's own, such as those gathered from several ranks. Everything is written beside and then
-    renamed, so a reader sees the whole new model or what was there before: as one rename if ``directory`` is new, else
-    file by file, weights last. UserError if the disk is full.
+    Adapters are merged into what is written. Token ids left out are the tokenizer's. ``dtype``: of the file, default
+    that of the weights. ``state_dict``: weights in place of the decoder's own, such as those gathered from several
+    ranks. Everything is written beside and then renamed, so a reader sees the whole new model or what was there before:
+    as one rename if ``directory`` is new, else file by file, weights last. UserError if the disk is full.
     """
     target = Path(directory)
     if tokenizer is not None:
@@ -225,11 +226,11 @@ def save_model(
     }
     weights = {
         tensor_name(decoder.config.family, name): tensor.detach().to("cpu", dtype).contiguous()
-        for name, tensor in (decoder.state_dict() if state_dict is None else state_dict).items()
+        for name, tensor in (merged_state(decoder) if state_dict is None else state_dict).items()
     }
     kind = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     settings = config_json(decoder.config) | ids | {"dtype": kind, "torch_dtype": kind}  # torch_dtype: before 4.56
-    with _written_beside(target) as draft:
+    with written_beside(target) as draft:
         if tokenizer is not None:
             tokenizer.save(draft)
         known = {key: value for key, value in ids.items() if value is not None}
@@ -239,7 +240,7 @@ def save_model(
 
 
 @contextmanager
-def _written_beside(target: Path) -> Iterator[Path]:
+def written_beside(target: Path) -> Iterator[Path]:
     """A draft directory that becomes ``target`` if the body succeeds, and is removed if it does not."""
     draft: Path | None = None
     try:

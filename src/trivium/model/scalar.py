@@ -7,6 +7,7 @@ import torch
 
 from trivium.errors import UserError
 from trivium.model.decoder import Decoder, DecoderConfig
+from trivium.model.lora import merged_state
 
 
 def scalar_decoder(
@@ -17,7 +18,8 @@ def scalar_decoder(
 ) -> Decoder:
     """A copy of ``decoder``'s body under ``heads`` fresh scalar heads, (heads, hidden_size), on the same device.
 
-    The decoder may be a language model or have scalar heads already; it stays as it is, and its head is not taken over.
+    The decoder may be a language model or have scalar heads already; it stays as it is, and its head is not taken over;
+    adapters are merged into the copy.
     ``init``: ``normal`` draws each head on its own with deviation 1/sqrt(hidden_size + 1), so that the scores of
     normalised states begin with a deviation near 1 (Stiennon et al., 2020, appendix B); ``zero`` makes every first
     score 0. ``generator`` (of the CPU) decides what is drawn: the same numbers on every device. ValueError for fewer
@@ -32,8 +34,8 @@ def scalar_decoder(
     with torch.device("meta"):
         copy = Decoder(replace(decoder.config, scalar_heads=heads))
     body = {
-        name: parameter.detach().clone()
-        for name, parameter in decoder.named_parameters()
+        name: parameter.clone()
+        for name, parameter in merged_state(decoder).items()
         if not name.startswith(("head.", "score."))
     }
     copy.load_state_dict(body | {"score.weight": score.to(weight)}, strict=True, assign=True)

@@ -84,7 +84,9 @@ def pairwise_loss(
     """
     _check(ties, tie_parameter, reduction, label_smoothing)
     wide = _wide(scores)
-    plan = _plan(wide, tiers, rankings, ties, reduction, weights, total, preferences)
+    plan = weighted_pairs(
+        wide, tiers, rankings, ties=ties, reduction=reduction, weights=weights, total=total, preferences=preferences
+    )
     difference = wide[plan.better] - wide[plan.worse]
     demanded = margin.to(wide)[plan.numbers] if isinstance(margin, Tensor) else margin
     win, lost, _ = outcome_log_probs(difference - demanded, ties, tie_parameter)
@@ -126,7 +128,7 @@ def plackett_luce_loss(
     if ties not in ("soft", "ignore"):
         raise ValueError(f"ties {ties!r} are for pairs; a listwise loss knows soft and ignore")
     wide = _wide(scores)
-    plan = _plan(wide, tiers, rankings, ties, "ranking", weights, total)
+    plan = weighted_pairs(wide, tiers, rankings, ties=ties, weights=weights, total=total)
     entries, choices, logs = _choices(plan, ties)
     loss = _nothing(wide)
     if entries:
@@ -189,7 +191,7 @@ Pair = tuple[int, int, bool, float | None]  # better entry, worse entry, tied, p
 
 
 @dataclass(frozen=True)
-class _Plan:
+class WeightedPairs:
     """P pairs: entries (P,), whether they are tied (P,), whether a probability was said of them (P,) and which (P,),
     their ranking (P,) and their share of the loss (P,).
 
@@ -208,16 +210,18 @@ class _Plan:
     ranking_shares: Tensor
 
 
-def _plan(
+def weighted_pairs(
     scores: Tensor,
     tiers: Numbers,
-    rankings: Numbers | None,
-    ties: str,
-    reduction: str,
-    weights: Sequence[float] | Tensor | None,
-    total: float | None,
+    rankings: Numbers | None = None,
+    *,
+    ties: str = "soft",
+    reduction: str = "ranking",
+    weights: Sequence[float] | Tensor | None = None,
+    total: float | None = None,
     preferences: Preferences | None = None,
-) -> _Plan:
+) -> WeightedPairs:
+    """The pairs that ``pairwise_loss`` learns from; of ``scores`` only shape, type and device are read."""
     if scores.ndim != 1 or len(tiers) != len(scores):
         raise ValueError(f"scores of shape {tuple(scores.shape)} need one tier each, not {len(tiers)}")
     groups = _groups(tiers, rankings)
@@ -238,7 +242,7 @@ def _plan(
     def tensor(values: Sequence[float], kind: torch.dtype) -> Tensor:
         return torch.tensor(values, dtype=kind, device=scores.device)
 
-    return _Plan(
+    return WeightedPairs(
         groups,
         {entry: number for number, group in enumerate(groups) for entry, _ in group},
         tensor(columns[0], torch.long),
@@ -314,7 +318,7 @@ def _units(pairs: Sequence[int], reduction: str, weights: Sequence[float] | Tens
     ]
 
 
-def _choices(plan: _Plan, ties: str) -> tuple[list[int], list[list[int]], list[list[float]]]:
+def _choices(plan: WeightedPairs, ties: str) -> tuple[list[int], list[list[int]], list[list[float]]]:
     """For every choice: the entry chosen, the entries to choose from, and the logarithm of what each of them counts.
 
     Rows are filled up with the entry itself at -inf: another ranking's NaN must not reach this one.
@@ -374,7 +378,7 @@ def _soft(difference: Tensor, targets: Tensor, ties: str, tie_parameter: float, 
     return smoothed * F.logsigmoid(odds) + (1 - smoothed) * F.logsigmoid(-odds)
 
 
-def _centering(scores: Tensor, plan: _Plan, weight: float) -> Tensor:
+def _centering(scores: Tensor, plan: WeightedPairs, weight: float) -> Tensor:
     """``weight`` times the squared mean score of each ranking, averaged as the rankings are."""
     if not weight or not plan.number_of:
         return _nothing(scores)
@@ -385,7 +389,7 @@ def _centering(scores: Tensor, plan: _Plan, weight: float) -> Tensor:
     return weight * (plan.ranking_shares * (sums / counts) ** 2).sum()
 
 
-def _metrics(difference: Tensor, plan: _Plan) -> dict[str, Tensor]:
+def _metrics(difference: Tensor, plan: WeightedPairs) -> dict[str, Tensor]:
     with torch.no_grad():
         right = torch.where(plan.tied, 0.5, (difference.sign() + 1) / 2)
         gap = torch.where(plan.tied, 0.0, difference)

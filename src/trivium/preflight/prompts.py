@@ -7,10 +7,22 @@ from trivium.errors import UserError
 from trivium.options import hint
 
 if TYPE_CHECKING:
-    from trivium.config import RecipeConfig, RLConfig, SourceConfig
+    from trivium.config import DPOConfig, RecipeConfig, RLConfig, SourceConfig
     from trivium.data.records import Prompt
 
 FIRST = 3  # prompts of each source
+
+
+def check_labelled_answers(name: str, config: "DPOConfig", recipe: "RecipeConfig") -> None:
+    """UserError for labelled answers whose first row has no prompt, completion or label; hub data are not looked at."""
+    from trivium.data import sources
+
+    for number, source in enumerate(config.labelled):
+        if _at_hand(source):
+            try:
+                sources.labelled([source.model_copy(update={"limit": 1})], recipe)
+            except UserError as error:
+                raise UserError(f"stages.{name}.labelled.{number}: {error}") from None
 
 
 def check_prompts(name: str, config: "RLConfig", recipe: "RecipeConfig") -> None:

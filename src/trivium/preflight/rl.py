@@ -7,7 +7,9 @@ from trivium.preflight.common import default_of
 from trivium.preflight.judges import check_judge
 
 if TYPE_CHECKING:
-    from trivium.config import RLConfig
+    from collections.abc import Mapping
+
+    from trivium.config import RLConfig, VerifierConfig
 
 
 def check_rl(config: "RLConfig", stage: str) -> None:
@@ -60,14 +62,11 @@ def _check_ppo(config: "RLConfig", stage: str) -> None:
         raise UserError(f"{stage}.rewards is empty; name at least one part of the reward")
 
 
-def _check_rewards(config: "RLConfig", stage: str) -> None:
-    """Options of judges and votes, and monitors."""
+def check_scorers(scorers: "Mapping[str, VerifierConfig]") -> None:
+    """Options of the judges and votes among ``scorers``, which are named by their place in the recipe."""
     from trivium.feedback.judge_reward import judge_options
     from trivium.feedback.majority import majority_options
 
-    scorers = {f"{stage}.rewards.{name}": part for name, part in config.rewards.items()}
-    if config.watch.held_out is not None:
-        scorers[f"{stage}.watch.held_out"] = config.watch.held_out
     for where, part in scorers.items():
         if part.kind not in ("judge", "majority"):
             continue
@@ -81,6 +80,14 @@ def _check_rewards(config: "RLConfig", stage: str) -> None:
         sampled = options.backend == "openai"  # where a server gives no log-probabilities
         unread = ("tie_margin",) if sampled else ("tie_margin", "temperature", "max_new_tokens")
         check_judge(options, f"{where}.options", unread=unread)
+
+
+def _check_rewards(config: "RLConfig", stage: str) -> None:
+    """Options of judges and votes, and monitors."""
+    scorers = {f"{stage}.rewards.{name}": part for name, part in config.rewards.items()}
+    if config.watch.held_out is not None:
+        scorers[f"{stage}.watch.held_out"] = config.watch.held_out
+    check_scorers(scorers)
     _check_votes(config, stage)
     for name, part in config.monitor.items():
         if part.weight != 1:

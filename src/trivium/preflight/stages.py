@@ -5,19 +5,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trivium.errors import UserError
+from trivium.preflight.adapters import check_lora
 from trivium.preflight.common import check_weight, default_of
+from trivium.preflight.dpo import check_dpo
 from trivium.preflight.judges import check_judge
 from trivium.preflight.rl import check_rl
 from trivium.references import references
 
 if TYPE_CHECKING:
-    from trivium.config import AuditConfig, DPOConfig, LessonsConfig, RankConfig, ReviseConfig, RewardConfig
-
-ITERATED_KEYS = ("iterations", "prompts", "tasks", "responses", "sampling", "monitor", "slots")
+    from trivium.config import AuditConfig, LessonsConfig, RankConfig, ReviseConfig, RewardConfig
 
 
 def check_stage(name: str, config: Any) -> None:
     """Settings of a stage that do not go together: the dimensions of its model, the choices of its algorithm."""
+    check_lora(config, name)
     if check := CHECKS.get(config.kind):
         check(config, name)
     elif config.kind == "pretrain" and config.init is None:
@@ -136,33 +137,6 @@ def check_reward(config: "RewardConfig", stage: str) -> None:
             raise UserError(f"{stage}.{key} is set, but {stage}.prompts is empty; name the prompts to answer")
     if config.prompts and config.sampling.temperature == 0:
         raise UserError(f"{stage}.sampling.temperature is 0: the answers to a prompt are all alike; use 1.0, say")
-
-
-def check_dpo(config: "DPOConfig", stage: str) -> None:
-    """Rankings or a judge, one of them, and what belongs to the other; rounds that cannot work."""
-    if bool(config.rankings) == (config.judge is not None):
-        both = "both set" if config.rankings else "both missing"
-        raise UserError(
-            f"{stage}.rankings and {stage}.judge are {both}; set rankings to learn from what is there, or a judge to "
-            "learn from the policy's own answers"
-        )
-    if config.judge is None:
-        for key in ITERATED_KEYS:
-            if getattr(config, key) != default_of(config, key):
-                raise UserError(f"{stage}.{key} is for a judge's rounds, but {stage}.judge is not set; leave it out")
-        return
-    unread = ["both_orders", "tie_margin"]
-    if config.judge.backend != "openai":
-        unread += ["temperature", "max_new_tokens"]
-    check_judge(config.judge, f"{stage}.judge", policy_allowed=True, unread=unread)
-    if not config.prompts:
-        raise UserError(f"{stage}.prompts is empty; name the prompts that the policy answers")
-    if config.sampling.temperature == 0:
-        raise UserError(f"{stage}.sampling.temperature is 0: the answers to a prompt are all alike; use 1.0, say")
-    if config.steps < config.iterations:
-        raise UserError(f"{stage}.iterations is {config.iterations}, but there are {config.steps} steps; raise steps")
-    for name, part in config.monitor.items():
-        check_weight(part, f"{stage}.monitor.{name}")
 
 
 def check_revise(config: "ReviseConfig", stage: str) -> None:

@@ -8,6 +8,7 @@ font of the page.
 import io
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
@@ -33,6 +34,8 @@ COLOURS = {
     "series-4": ("#8b3f97", "#d08be0"),
     "series-5": ("#8a6d00", "#dcc04a"),
 }
+# Characters that no XML may hold, escaped or not.
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 SERIES = tuple(name for name in COLOURS if name.startswith("series"))
 
 
@@ -95,9 +98,10 @@ def to_svg(figure: "Figure", name: str, alt: str) -> Markup:
         "text.parse_math": False,
         "font.family": "DejaVu Sans",
     }
+    _no_formulas(figure)
     with matplotlib.rc_context(settings):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
+    text = _NOT_XML.sub("\ufffd", buffer.getvalue())
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
@@ -107,10 +111,29 @@ def to_svg(figure: "Figure", name: str, alt: str) -> Markup:
         text = text.replace(stand_in, f"var(--{key})")
     # matplotlib names the font apart, or in older versions inside the shorthand.
     text = re.sub(r"(font-family: |font: [^;\"']*\dpx )[^;\"]*", r"\1var(--chart-font)", text)
+    alt = _NOT_XML.sub("\ufffd", alt)
     head = f'<svg role="img" aria-label="{escape(alt)}"'
     text = re.sub(r'<svg ([^>]*?)width="[^"]*"', rf"{_literal(head)} \1", text, count=1)
     text = re.sub(r'(<svg [^>]*?)height="[\d.]+pt" ', r"\1", text, count=1)
     return Markup(text.strip())
+
+
+def to_png(figure: "Figure", path: Path) -> None:
+    """The figure as a bitmap in ``path``, without the version of what drew it."""
+    import matplotlib
+
+    _no_formulas(figure)
+    settings: Any = {"text.parse_math": False}
+    with matplotlib.rc_context(settings):
+        figure.savefig(path, dpi=160, facecolor=LIGHT["surface"], metadata={"Software": None})
+
+
+def _no_formulas(figure: "Figure") -> None:
+    """A name may hold a $, which matplotlib would take for the beginning of a formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # type: ignore[attr-defined]
 
 
 def standalone(svg: str) -> str:

@@ -38,11 +38,15 @@ MAIN = {
 }
 # Of DPO some of them mean other things, and what belongs together is drawn together.
 DPO = {
-    "loss": ("Loss", "nats a pair"),
+    "loss": ("Loss", "mean over what was ranked"),
     "accuracy": ("Pairs in order", "share of pairs"),
     "margin": ("Margin", "implicit reward of chosen less rejected"),
     "*_reward": ("Implicit rewards", "β × log-ratio to the reference"),
+    "kl": ("KL to the start", "nats a response, by sampling"),
     "*_log_prob": ("Log-probabilities", "of the chosen and the rejected answer"),
+    "response_length": ("Response length", "tokens, of its own answers"),
+    "*_length": ("Length of what is learned from", "tokens"),
+    "nll": ("Imitation of the best answers", "nats a token"),
 }
 NOT_CURVES = {"step", "split"}
 

@@ -125,10 +125,12 @@ def of_preferences(run: Run) -> list[dict[str, Any]]:
             }
             for position, chart in enumerate(preferences.iteration_charts(stage))
         ]
-        told = [preferences.iteration_sentence(stage), preferences.sentence(stage), judges.usage_sentence(stage)]
+        told = [preferences.way_sentence(stage), preferences.iteration_sentence(stage), preferences.sentence(stage)]
+        told += [judges.usage_sentence(stage)]
         found.append(
             {
                 "label": stage.label,
+                "measures": preferences.measures_table(stage),
                 "curves": f"curves-{run.series(stage)}",
                 "told": " ".join(filter(None, told)),
                 "table": preferences.iteration_table(stage),

@@ -62,6 +62,21 @@ class Stage:
         steps = [step for line in self.metrics if (step := number(line.get("step"))) is not None]
         return int(max(steps)) if steps else None
 
+    @property
+    def state(self) -> str:
+        """How far an unfinished stage has come; empty for a finished one."""
+        planned = number(self.config.get("steps"))
+        if self.finished:
+            return ""
+        if self.last_step is not None:
+            return f"cut at step {self.last_step}" + (f" of {planned:.0f}" if planned else "")
+        return "evaluated only" if self.evaluation else "not run yet"
+
+    @property
+    def ended(self) -> str:
+        """Why a finished stage ended before its last step (its budget, or what watched it); empty otherwise."""
+        return str(self.summary.get("stopped") or "")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -110,9 +125,18 @@ class Run:
         """
         stages = self.evaluated(task)
         inner = {before.name for stage in stages if (before := self.before(stage, task))}
-        judges = set(_judges(self.recipe.get("stages")))
         ends = [stage for stage in stages if stage.name not in inner]
-        return sorted(ends, key=lambda stage: stage.kind == "sft" and stage.name in judges)
+        return sorted(ends, key=lambda stage: stage.kind == "sft" and stage.name in self.judges)
+
+    def sources(self, stage: Stage) -> list[Stage]:
+        """The stages that a stage's configuration names: a model to start from, data, a judge, models in its reward."""
+        named = set(_named(stage.config, ""))
+        return [other for other in self.stages if other.name in named and other is not stage]
+
+    @property
+    def judges(self) -> set[str]:
+        """Names of the models that judge in this run."""
+        return set(_judges(self.recipe.get("stages")))
 
     def scored(self, task: str) -> bool:
         """Whether a task is told by its mean score, having no right and wrong."""
@@ -290,3 +314,17 @@ def _judges(value: Any) -> Iterator[str]:
             yield options["model"]
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _judges(item)
+
+
+def _named(value: Any, key: str) -> Iterator[str]:
+    """Everything that a configuration names under a key that may name a stage."""
+    if isinstance(value, dict):
+        elsewhere = value.get("backend", "local") != "local"  # a server's model is no stage of that name
+        for inner, item in value.items():
+            if not (elsewhere and inner == "model"):
+                yield from _named(item, str(inner))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _named(item, key)
+    elif isinstance(value, str) and key in ("init", "policy", "source", "model", "audit"):
+        yield value

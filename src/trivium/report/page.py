@@ -9,14 +9,24 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from trivium.errors import UserError
-from trivium.report import charts, curves, feedback_sections, judge_sections, rlvr_sections, tables
-from trivium.report.canvas import GLYPHS, LIGHT, SERIES, VARIABLE, css_variables, standalone, to_svg
+from trivium.report import (
+    branch_charts,
+    branches,
+    charts,
+    curves,
+    feedback_sections,
+    judge_sections,
+    rlvr_sections,
+    tables,
+)
+from trivium.report.canvas import GLYPHS, LIGHT, SERIES, VARIABLE, css_variables, standalone, to_png, to_svg
 from trivium.report.judges import interval
 from trivium.report.loading import MAKE_FILES, Run, Stage, load, mapping, number
 from trivium.report.samples import FEW, QUOTAS, select
 from trivium.report.verdict import differences, verdict
 from trivium.report.wording import clean, count, decimal, duration, signed
 
+MOST_WARNINGS = 3  # regressions that stand in full at the top of the page; more are folded away
 _WORK = {
     "base": "the model as it came",
     "pretrain": "guesses the next token",
@@ -53,8 +63,7 @@ def main_figure(run_directory: Path | str, path: Path | str) -> Path:
         svg = to_svg(charts.accuracy_figure(run, task, VARIABLE), "main", charts.accuracy_alt(run, task))
         _write(path, standalone(svg).encode())
     elif path.suffix == ".png":
-        figure = charts.accuracy_figure(run, task, LIGHT)
-        figure.savefig(path, dpi=160, facecolor=LIGHT["surface"], metadata={"Software": None})
+        to_png(charts.accuracy_figure(run, task, LIGHT), path)
     else:
         raise UserError(f"The main figure is written as .svg or .png, not as {path.name}.")
     return path
@@ -82,7 +91,8 @@ def _environment() -> Environment:
 
 def context(run: Run) -> dict[str, Any]:
     """Everything the template shows."""
-    sentence, below = verdict(run)
+    apart = _branches(run)
+    sentence, below = verdict(run, branches_apart=apart is not None)
     main = run.tasks[0] if run.tasks else None
     style = _environment().loader.get_source(_environment(), "style.css")[0]  # type: ignore[union-attr]
     return {
@@ -91,15 +101,20 @@ def context(run: Run) -> dict[str, Any]:
         "variables": [Markup(css_variables(scheme)) for scheme in (0, 1)],
         "verdict": sentence,
         "below": below,
-        "key_numbers": _key_numbers(run, main),
+        "key_numbers": key_numbers(run, main),
         "chain": [_chain_link(run, stage, main) for stage in run.stages],
         "costs": tables.cost_table(run),
+        "memory": tables.memory_table(run),
+        "adapters": tables.has_adapters(run),
         "other_numbers": tables.other_numbers_table(run),
         "tasks": [_task(run, task, position) for position, task in enumerate(run.tasks)],
+        "branches": apart,
         "rankings": feedback_sections.of_rankings(run),
         "watches": feedback_sections.of_watches(run),
         "judges": judge_sections.of_judges(run),
         "warnings": [*judge_sections.warnings(run), *rlvr_sections.warnings(run)],
+        "regressions": rlvr_sections.regressions(run),
+        "most_warnings": MOST_WARNINGS,
         "alarms": rlvr_sections.alarms(run),
         "apart": rlvr_sections.apart_table(run),
         "curves": [_curves(run, stage) for stage in run.stages if stage.kind not in MAKE_FILES],
@@ -115,7 +130,25 @@ def context(run: Run) -> dict[str, Any]:
     }
 
 
-def _key_numbers(run: Run, main: str | None) -> list[tuple[str, str]]:
+def _branches(run: Run) -> dict[str, Any] | None:
+    """The ends of all branches beside each other; None for a run that does not branch, or has evaluated nothing."""
+    groups = branches.branches(run)
+    if not groups or not run.tasks:
+        return None
+    alt = branch_charts.alt(run, groups)
+    return {
+        "sentences": branches.sentences(run, groups),
+        "wide": to_svg(branch_charts.branch_figure(run, groups, VARIABLE), "branches-wide", alt),
+        "narrow": to_svg(branch_charts.branch_figure(run, groups, VARIABLE, 3.5), "branches-narrow", alt),
+        "caption": branches.caption(run, groups),
+        "table": branches.table(run, groups),
+        "notes": branches.notes(groups),
+        "pairs": branches.pairs_table(run, groups),
+    }
+
+
+def key_numbers(run: Run, main: str | None) -> list[tuple[str, str]]:
+    """Names and values of the figures at the top of the page."""
     found = []
     if main and (ends := run.leaves(main)):
         found += [
@@ -128,53 +161,30 @@ def _key_numbers(run: Run, main: str | None) -> list[tuple[str, str]]:
     if seconds is None:
         seconds = sum(number(stage.summary.get("seconds")) or 0.0 for stage in run.stages) or None
     tokens = sum(number(stage.summary.get("tokens")) or 0.0 for stage in run.stages) or None
-    return [*found, ("time", duration(seconds)), ("tokens trained on", count(tokens))]
+    together = (number(run.recipe.get("parallel")) or 1) > 1  # their seconds overlap
+    return [
+        *found,
+        ("time of all stages" if together else "time", duration(seconds)),
+        ("tokens trained on", count(tokens)),
+    ]
 
 
 def _chain_link(run: Run, stage: Stage, main: str | None) -> dict[str, Any]:
-    planned = number(stage.config.get("steps"))
-    if stage.finished:
-        state = ""
-    elif stage.last_step is not None:
-        state = f"cut at step {stage.last_step}" + (f" of {planned:.0f}" if planned else "")
-    elif stage.evaluation:
-        state = "evaluated only"
-    else:
-        state = "not run yet"
     position, series = run.stages.index(stage), run.series(stage)
     before = run.stages[position - 1] if position else None
-    sources = _sources(run, stage)
+    sources = run.sources(stage)
     follows = before is not None and (before in sources or not sources)
     return {
         "label": stage.label,
         "work": _WORK.get(stage.kind, ""),
-        "state": state,
+        "state": stage.state,
+        "ended": clean(stage.ended, 200),
         "series": series % len(SERIES),
         "facts": _facts(stage, main),
         # The arrow says it where a stage builds on the one beside it alone.
         "builds_on": "" if sources in ([], [before]) else " and ".join(source.label for source in sources),
         "follows": follows,
     }
-
-
-def _sources(run: Run, stage: Stage) -> list[Stage]:
-    """The stages that a stage's configuration names: a model to start from, data, a judge, models in its reward."""
-    named: list[str] = []
-
-    def walk(value: Any, key: str) -> None:
-        if isinstance(value, dict):
-            elsewhere = value.get("backend", "local") != "local"  # a server's model is no stage of that name
-            for inner, item in value.items():
-                if not (elsewhere and inner == "model"):
-                    walk(item, str(inner))
-        elif isinstance(value, list):
-            for item in value:
-                walk(item, key)
-        elif isinstance(value, str) and key in ("init", "policy", "source", "model", "audit"):
-            named.append(value)
-
-    walk(stage.config, "")
-    return [other for other in run.stages if other.name in named and other is not stage]
 
 
 def _facts(stage: Stage, main: str | None) -> list[tuple[str, str]]:

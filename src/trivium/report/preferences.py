@@ -1,4 +1,4 @@
-"""DPO: where its implicit rewards ended, and how judge and monitors moved over the iterations."""
+"""DPO: what it learned by, where its implicit rewards ended, and how judge and monitors moved over the iterations."""
 
 from typing import Any
 
@@ -36,13 +36,79 @@ def sentence(stage: Stage) -> str:
     return text
 
 
-def _end(stage: Stage, key: str) -> float | None:
-    """The mean of a metric over the last tenth of the steps of training."""
-    values = [
+# a row of the table of a stage: heading, decimals
+_MEASURES = {
+    "loss": ("Loss", 3),
+    "accuracy": ("Pairs in order (share)", 3),
+    "margin": ("Margin of the implicit rewards", 3),
+    "chosen_reward": ("Implicit reward of chosen answers", 3),
+    "rejected_reward": ("Implicit reward of rejected answers", 3),
+    "chosen_log_prob": ("Log-probability of chosen answers", 2),
+    "rejected_log_prob": ("Log-probability of rejected answers", 2),
+    "chosen_length": ("Length of chosen answers (tokens)", 1),
+    "rejected_length": ("Length of rejected answers (tokens)", 1),
+    "nll": ("Imitation beside (nats a token)", 3),
+    "kl": ("KL to the start (nats a response)", 2),
+    "response_length": ("Length of its own answers (tokens)", 1),
+}
+
+
+def way_sentence(stage: Stage) -> str:
+    """The loss and what it compares with.
+
+    >>> way_sentence(Stage("dpo", "dpo", "DPO", {"loss": "ipo", "beta": 0.1, "init": "sft"}))
+    'The loss is ipo with β 0.1, against sft as the reference.'
+    """
+    loss, beta = stage.config.get("loss"), number(stage.config.get("beta"))
+    if loss is None or beta is None:
+        return ""
+    alone = stage.config.get("reference") == "none" or (
+        stage.config.get("reference") is None and loss in ("simpo", "orpo")
+    )
+    against = "with no reference" if alone else f"against {clean(stage.config.get('init'), 60)} as the reference"
+    imitation = number(stage.config.get("sft_weight")) or (1.0 if loss == "orpo" else 0.0)
+    more = f"; the best answers are imitated beside it, with weight {imitation:g}" if imitation else ""
+    return f"The loss is {clean(loss, 40)} with β {beta:g}, {against}{more}."
+
+
+def measures_table(stage: Stage) -> Table | None:
+    """How everything measured of preferences moved: the first and the last tenth of the steps, and held out."""
+    columns = [_ends(stage, held_out) for held_out in (False, True)]
+    rows = []
+    for key, (name, digits) in _MEASURES.items():
+        found = [column[key] for column in columns if key in column]
+        if found:
+            cells = [decimal(value, digits) for column in columns for value in column.get(key, (None, None))]
+            rows.append([name, *cells])
+    header = ["", "Training, at first", "at last", "Held out, at first", "at last"]
+    used = [0, *(i for i in range(1, 5) if any(row[i] != MISSING for row in rows))]
+    caption = "Training: means over the first and the last tenth of the steps; held out: the first and last validation"
+    rows = [[row[i] for i in used] for row in rows]
+    return Table(caption, [header[i] for i in used], rows) if rows else None
+
+
+def _ends(stage: Stage, held_out: bool) -> dict[str, tuple[float, float]]:
+    """The first and the last value of each measure."""
+    found = {}
+    for key in _MEASURES:
+        values = _values(stage, key, held_out)
+        few = 1 if held_out else max(1, len(values) // 10)
+        if values:
+            found[key] = (sum(values[:few]) / few, sum(values[-few:]) / few)
+    return found
+
+
+def _values(stage: Stage, key: str, held_out: bool = False) -> list[float]:
+    return [
         value
         for row in stage.metrics
-        if row.get("split", "train") == "train" and (value := number(row.get(key))) is not None
+        if (row.get("split", "train") != "train") == held_out and (value := number(row.get(key))) is not None
     ]
+
+
+def _end(stage: Stage, key: str) -> float | None:
+    """The mean of a metric over the last tenth of the steps of training."""
+    values = _values(stage, key)
     last = values[-max(1, len(values) // 10) :]
     return sum(last) / len(last) if last else None
 

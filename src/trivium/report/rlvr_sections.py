@@ -12,14 +12,13 @@ MOST_ALARMS = 12  # of a stage, in full
 
 
 def warnings(run: Run) -> list[str]:
-    """Sentences for the top of the page: a reward that may be hacked, and what got worse on the way."""
+    """Sentences for the top of the page: rewards that may be hacked."""
     alarmed = [stage for stage in run.stages if stage.alarms]
-    told = [
+    return [
         f"{stage.label}: {clean(stage.alarms[0]['sentence'], 400)}"
         + (f" ({len(stage.alarms)} alarms in all, below)" if len(stage.alarms) > 1 else "")
         for stage in alarmed
     ]
-    return told + regressions(run)
 
 
 def regressions(run: Run) -> list[str]:

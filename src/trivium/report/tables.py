@@ -5,7 +5,7 @@ from pathlib import PurePath
 from typing import Any
 
 from trivium.report.loading import Run, Stage, mapping, number
-from trivium.report.wording import MISSING, clean, count, decimal, duration, flatten, short_hash, title
+from trivium.report.wording import MISSING, clean, count, decimal, duration, flatten, short_hash, size, title
 
 # Keys of an evaluation that have their own place; every other number is shown under its own name.
 PLACED = {
@@ -41,7 +41,7 @@ ROWS = {
     "too_long": "Prompts left out, too long for the context",
 }
 MOST_FILES = 2  # of an artifact, in the lineage
-_COST_KEYS = {"seconds", "tokens", "steps"}
+_COST_KEYS = {"seconds", "tokens", "steps", "generated", "parameters", "trainable", "memory"}
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,48 @@ def _with_interval(cell: dict[str, Any]) -> str:
 
 
 def cost_table(run: Run) -> Table:
+    """Steps, tokens, time and where a stage ended; the tokens it generated where any stage generates."""
     rows = []
     for stage in run.stages:
         seconds, tokens = number(stage.summary.get("seconds")), number(stage.summary.get("tokens"))
         speed = count(tokens / seconds) if seconds and tokens else MISSING
-        steps = stage.summary.get("steps", stage.last_step)
-        rows.append([stage.label, decimal(steps), count(tokens), duration(seconds), speed, main_metric(stage)])
-    header = ["Stage", "Steps", "Tokens", "Time", "Tokens a second", "Main metric"]
-    return Table("What each stage cost and where it ended", header, rows)
+        generated = count(stage.summary.get("generated"))
+        rows.append(
+            [stage.label, _steps(stage), count(tokens), generated, duration(seconds), speed, main_metric(stage)]
+        )
+    header = ["Stage", "Steps", "Tokens", "Generated", "Time", "Tokens a second", "Main metric"]
+    used = [i for i in range(len(header)) if header[i] != "Generated" or any(row[i] != MISSING for row in rows)]
+    rows = [[row[i] for i in used] for row in rows]
+    return Table("What each stage cost and where it ended", [header[i] for i in used], rows)
+
+
+def _steps(stage: Stage) -> str:
+    """The steps that were taken, and of how many where a stage ended early."""
+    steps, planned = stage.summary.get("steps", stage.last_step), number(stage.config.get("steps"))
+    early = stage.ended and planned is not None and (number(steps) or 0) < planned
+    return f"{decimal(steps)} of {decimal(int(planned or 0))}" if early else decimal(steps)
+
+
+def memory_table(run: Run) -> Table | None:
+    """What learns in every stage and what its models held in memory; None where no stage told."""
+    rows = []
+    for stage in run.stages:
+        memory, lora = mapping(stage.summary.get("memory")), mapping(stage.config.get("lora"))
+        parameters, trainable = (number(stage.summary.get(key)) for key in ("parameters", "trainable"))
+        if not memory or not parameters:
+            continue
+        share = MISSING if trainable is None else f"{100 * trainable / parameters:.3g}%"
+        learns = f"adapters of rank {decimal(lora.get('rank'))}" if lora else "all weights"
+        bytes_of = [size(memory.get(key)) for key in ("weights", "gradients", "optimizer")]
+        rows.append([stage.label, learns, count(parameters), count(trainable), share, *bytes_of])
+    header = ["Stage", "Learns", "Parameters", "Trainable", "Share", "Weights", "Gradients", "Optimiser"]
+    caption = "Weights of all models that a stage holds (reference and critic too); activations are not counted"
+    return Table(caption, header, rows) if rows else None
+
+
+def has_adapters(run: Run) -> bool:
+    """Whether any stage learned low-rank adapters."""
+    return any(mapping(stage.config.get("lora")) and stage.finished for stage in run.stages)
 
 
 def main_metric(stage: Stage, hint: bool = True) -> str:

@@ -79,8 +79,9 @@ def scores_by_id(run: Run, stage: Stage, task: str) -> dict[str, float]:
     return {id: number(row.get("score")) or 0.0 for id, row in rows if row.get("status") != "infra_error"}
 
 
-def verdict(run: Run) -> tuple[str, list[str]]:
-    """One sentence, and the sentences that stand below it."""
+def verdict(run: Run, branches_apart: bool = False) -> tuple[str, list[str]]:
+    """One sentence, and the sentences that stand below it; ``branches_apart``: the other branches have a place of their
+    own on the page, and are not told of here."""
     unfinished = [stage.label for stage in run.stages if not stage.finished and stage.name in _planned(run)]
     below = []
     if unfinished:
@@ -88,7 +89,7 @@ def verdict(run: Run) -> tuple[str, list[str]]:
     for task in run.tasks[:1]:
         stages = run.evaluated(task)
         if stages:
-            sentence, more = _of_task(run, task, stages)
+            sentence, more = _of_task(run, task, stages, not branches_apart)
             return sentence, more + below
     return _of_metrics(run), below
 
@@ -108,7 +109,7 @@ def _of_metrics(run: Run) -> str:
     return "Nothing has been evaluated yet."
 
 
-def _of_task(run: Run, task: str, stages: list[Stage]) -> tuple[str, list[str]]:
+def _of_task(run: Run, task: str, stages: list[Stage], with_others: bool) -> tuple[str, list[str]]:
     last, *others = run.leaves(task)
     before = run.before(last, task)
     numbers = last.evaluation[task]
@@ -135,7 +136,7 @@ def _of_task(run: Run, task: str, stages: list[Stage]) -> tuple[str, list[str]]:
             f"{step.after} against {step.before}, problem by problem: {signed(step.difference)} "
             f"(95% interval {signed(step.low)} to {signed(step.high)})."
         )
-    return sentence, below + [_branch(run, task, stage) for stage in others]
+    return sentence, below + [_branch(run, task, stage) for stage in others if with_others]
 
 
 def _branch(run: Run, task: str, stage: Stage) -> str:

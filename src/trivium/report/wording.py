@@ -24,6 +24,8 @@ def decimal(value: Any, digits: int = 3) -> str:
         return MISSING
     if isinstance(value, int):
         return f"{value:,}".replace(",", "\u2009")
+    if abs(found) < 1e-7:  # rounding, of a KL to itself for instance
+        found = 0.0
     if found != 0 and abs(found) < 0.5 * 10**-digits:
         return f"{found:.1e}"
     if abs(found) >= 10:
@@ -35,13 +37,13 @@ def signed(value: Any, digits: int = 2) -> str:
     """A difference with its sign.
 
     >>> signed(0.4), signed(-0.25), signed(-0.001)
-    ('+0.40', '−0.25', '±0.00')
+    ('+0.40', '−0.25', '0.00')
     """
     found = number(value)
     if found is None:
         return MISSING
     text = f"{found:+.{digits}f}"
-    return ("±" + text[1:] if float(text) == 0 else text).replace("-", "\u2212")
+    return (text[1:] if float(text) == 0 else text).replace("-", "\u2212")
 
 
 def count(value: Any) -> str:
@@ -58,6 +60,22 @@ def count(value: Any) -> str:
             scaled = found / (1e3 if unit == "k" else size)
             return f"{scaled:.{max(0, 2 - len(str(int(scaled))) + 1)}f}\u00a0{unit}"
     return decimal(int(found)) if found == int(found) else decimal(found, 1)
+
+
+def size(amount: Any) -> str:
+    """Bytes in three figures.
+
+    >>> size(812), size(3_479_040), size(14_000_000_000)
+    ('812\\xa0B', '3.48\\xa0MB', '14.0\\xa0GB')
+    """
+    found = number(amount)
+    if found is None:
+        return MISSING
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if found >= unit:
+            scaled = found / unit
+            return f"{scaled:.{max(0, 3 - len(str(int(scaled))))}f}\u00a0{name}"
+    return f"{found:.0f}\u00a0B"
 
 
 def duration(seconds: Any) -> str:

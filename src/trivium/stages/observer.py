@@ -13,8 +13,9 @@ from trivium.config import RLConfig, VerifierConfig
 from trivium.errors import UserError
 from trivium.model.decoder import Decoder
 from trivium.model.huggingface import save_model
+from trivium.model.lora import WithoutAdapters
 from trivium.objectives.kl import kl_estimate
-from trivium.stages.context import StageContext
+from trivium.stages.context import StageContext, save_own_adapter
 from trivium.stages.monitor import main_metric
 from trivium.stages.sampler import Asked, Sampler, was_cut_short
 from trivium.training import distributed
@@ -33,7 +34,7 @@ class Observer:
         self,
         context: StageContext,
         sampler: Sampler,
-        reference: Decoder | None,
+        reference: Decoder | WithoutAdapters | None,
         asked: Sequence[Asked],
         device: torch.device,
     ) -> None:
@@ -116,9 +117,10 @@ class Observer:
                 for place in (self.context.directory / "best").glob("step-*"):
                     if place.name not in (f"step-{step}", f"step-{self.in_checkpoint}"):
                         shutil.rmtree(place)
-                save_model(
-                    self.sampler.engine.decoder, self.context.directory / f"best/step-{step}", self.sampler.tokenizer
-                )
+                        shutil.rmtree(place.parent / place.name.replace("step", "adapter"), ignore_errors=True)
+                whole, place = self.sampler.engine.decoder, self.context.directory / f"best/step-{step}"
+                save_own_adapter(self.context, whole, place.parent / f"adapter-{step}")
+                save_model(whole, place, self.sampler.tokenizer)
         distributed.barrier()
 
     def install(self, done: int) -> bool:
@@ -128,6 +130,9 @@ class Observer:
         if distributed.is_main():
             folder, model = self.context.directory / "best", self.context.directory / "model"
             if best is not None and (folder / f"step-{best}").is_dir():
+                if (adapter := folder / f"adapter-{best}").is_dir():
+                    shutil.rmtree(self.context.directory / "adapter", ignore_errors=True)
+                    os.replace(adapter, self.context.directory / "adapter")
                 shutil.rmtree(model, ignore_errors=True)
                 os.replace(folder / f"step-{best}", model)
             shutil.rmtree(folder, ignore_errors=True)

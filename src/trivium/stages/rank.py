@@ -26,6 +26,8 @@ from trivium.text.chat import prompt_ids
 from trivium.training import distributed
 from trivium.training.device import choose_device
 
+WRITER_SECONDS = 600.0  # another stage of the run may just be writing thousands of rankings into the same store
+
 
 def main(context: StageContext) -> dict[str, object]:
     """Run the stage. Returns its summary; a UserError while people have not ranked everything yet."""
@@ -33,8 +35,9 @@ def main(context: StageContext) -> dict[str, object]:
     began = time.perf_counter()
     numbers: dict[str, object] = {}
     if distributed.is_main():
-        with Store.open(config.store or context.directory.parent / "rankings.db") as store:
-            tasks, alike = put_tasks(context, store)
+        place = config.store or context.directory.parent / "rankings.db"
+        with Store.open(place, busy_seconds=WRITER_SECONDS) as store:
+            tasks, asked = put_tasks(context, store)
             told: dict[str, object] = {}
             if config.judge is not None:
                 rankings, told = by_judge(context, store, tasks)
@@ -43,21 +46,22 @@ def main(context: StageContext) -> dict[str, object]:
             else:
                 rankings = by_people(context, store, tasks)
         write_rankings(context.directory / "rankings.jsonl", rankings)
-        numbers = {**describe(rankings, len(tasks), alike), **told}
+        numbers = {**describe(rankings, len(tasks), asked["alike"]), "generated": asked["generated"], **told}
     distributed.barrier()
     return {"seconds": round(time.perf_counter() - began, 2), **numbers}
 
 
-def put_tasks(context: StageContext, store: Store) -> tuple[list[Task], int]:
-    """The tasks in the store, and how many prompts gave none because all their answers were alike.
+def put_tasks(context: StageContext, store: Store) -> tuple[list[Task], dict[str, int]]:
+    """The tasks in the store; how many prompts gave none because all their answers were ``alike``, and how many tokens
+    were ``generated``.
 
     What was sampled once is not sampled again while people are at work: ``tasks.json`` tells.
     """
     config: RankConfig = context.config
     done = files.read_json(context.directory / "tasks.json") or {"tasks": []}
     if found := _found(store, done["tasks"]):
-        return found, done["alike"]
-    answered = sampled_answers(context)
+        return found, {"alike": done["alike"], "generated": done.get("generated", 0)}
+    answered, generated = sampled_answers(context)
     # what a panel or a judge ranks is not waiting for people too
     wanted = config.rankings_per_task if config.panel is None and config.judge is None else 0
     new = [
@@ -72,8 +76,9 @@ def put_tasks(context: StageContext, store: Store) -> tuple[list[Task], int]:
             f"{context.name}.sampling.temperature or {context.name}.responses"
         )
     names = store.add_tasks(new)
-    files.write_json(context.directory / "tasks.json", {"tasks": names, "alike": alike})
-    return _found(store, names), alike
+    asked = {"alike": alike, "generated": generated}
+    files.write_json(context.directory / "tasks.json", {"tasks": names, **asked})
+    return _found(store, names), asked
 
 
 def _found(store: Store, names: list[str]) -> list[Task]:
@@ -82,8 +87,8 @@ def _found(store: Store, names: list[str]) -> list[Task]:
     return [known[name] for name in names] if known.keys() >= set(names) else []
 
 
-def sampled_answers(context: StageContext) -> list[tuple[Prompt, list[Response]]]:
-    """Prompts with the distinct answers of the model, each with its origin."""
+def sampled_answers(context: StageContext) -> tuple[list[tuple[Prompt, list[Response]]], int]:
+    """Prompts with the distinct answers of the model, each with its origin; the tokens of all answers."""
     config: RankConfig = context.config
     device = choose_device(context.recipe)
     decoder, tokenizer = load_start(context, config.init, device)
@@ -117,7 +122,7 @@ def sampled_answers(context: StageContext) -> list[tuple[Prompt, list[Response]]
             if distinct[rollout.text] is rollout
         ]
         answers.append((prompt, responses))
-    return answers
+    return answers, sum(rollout.length for group in groups for rollout in group)
 
 
 def by_panel(context: StageContext, store: Store, tasks: list[Task]) -> list[Ranking]:

@@ -27,7 +27,7 @@ from trivium.model.huggingface import load_language_model, load_model, read_conf
 from trivium.model.scalar import refuse_scores, scalar_decoder
 from trivium.objectives.ranking import outcome_log_probs
 from trivium.preflight import check_reward
-from trivium.stages.context import StageContext, save_result
+from trivium.stages.context import StageContext, adapted, save_result
 from trivium.stages.sampler import Asked, sampling_settings
 from trivium.streams import stream_key
 from trivium.text.chat import prompt_ids
@@ -96,6 +96,7 @@ def main(context: StageContext) -> dict[str, object]:
         files.write_json(context.directory / "evaluation.json", evaluation)
     distributed.barrier()
     numbers = {"rankings": sum(len(task.rankings) for task in tasks), "tasks": len(tasks), "too_long": too_long}
+    loop.generated += sum(rollout.length for _, group in sampled for rollout in group)
     accuracy = {"name": "pair_accuracy", "value": evaluation["pairs"]["accuracy"], "better": "higher"}
     return {**loop.summary("loss", numbers), "metric": accuracy}
 
@@ -109,7 +110,8 @@ def start(context: StageContext, device: torch.device) -> tuple[Decoder, Tokeniz
     source = context.place(config.init)
     drawn = torch.Generator().manual_seed(stream_key(context.recipe.seed, f"{context.name}/heads"))
     body = load_model(source, device=device)
-    return scalar_decoder(body, config.heads, config.head_init, drawn), Tokenizer.load(source)
+    decoder = scalar_decoder(body, config.heads, config.head_init, drawn)
+    return adapted(context, decoder), Tokenizer.load(source)
 
 
 def policy_prompts(context: StageContext) -> list[Asked]:

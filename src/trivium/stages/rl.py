@@ -15,6 +15,7 @@ from trivium.feedback.rewards import REWARD_MODEL, reward_model_options, status_
 from trivium.generation.rollouts import Rollout, write_rollouts
 from trivium.generation.sampling import SamplingSettings
 from trivium.model.decoder import Decoder
+from trivium.model.lora import WithoutAdapters
 from trivium.objectives.kl import kl_estimate
 from trivium.preflight import check_rl, watched
 from trivium.stages.context import StageContext, load_start, save_result
@@ -49,10 +50,11 @@ from trivium.training.statistics import KLCoefficient, RewardScale, Scale
 
 @dataclass
 class Models:
-    """The policy that learns, the reference it is compared with, and PPO's critic."""
+    """The policy that learns, the reference it is compared with (with adapters, the policy without them), and PPO's
+    critic, which has none and learns as a whole."""
 
     policy: Decoder
-    reference: Decoder | None
+    reference: Decoder | WithoutAdapters | None
     critic: Decoder | None
     device: torch.device
 
@@ -76,13 +78,18 @@ def main(context: StageContext) -> dict[str, object]:
     check_rl(config, context.name)
     device = choose_device(context.recipe)
     policy, tokenizer = load_start(context, config.init, device)
-    # the reference is a copy of the policy that was passed in
-    reference = None if config.reference == "none" else copy.deepcopy(policy).requires_grad_(False).eval()
     gae = config.advantage == "gae"
     critic = build_critic(critic_place(context), policy, tokenizer, context.name) if gae else None
-    models = Models(policy, reference, critic, device)
+    models = Models(policy, reference_of(policy, config), critic, device)
     with closing(Sampler(context, policy, tokenizer, device)) as sampler:
         return train(context, models, sampler)
+
+
+def reference_of(policy: Decoder, config: RLConfig) -> Decoder | WithoutAdapters | None:
+    """A copy of the policy that was passed in; one that learns by adapters is its own reference when they are off."""
+    if config.reference == "none":
+        return None
+    return WithoutAdapters(policy) if config.lora else copy.deepcopy(policy).requires_grad_(False).eval()
 
 
 def train(context: StageContext, models: Models, sampler: Sampler) -> dict[str, object]:
@@ -121,7 +128,7 @@ def train(context: StageContext, models: Models, sampler: Sampler) -> dict[str, 
         updates_per_step=config.epochs * config.minibatches,
         validate=validate if held_out else None,
         validate_first=observer is not None,
-        reference=reference,
+        reference=reference if isinstance(reference, Decoder) else None,
         critic=models.critic,
         critic_lr=critic_settings(config).lr,
         stateful=stateful,
@@ -131,6 +138,7 @@ def train(context: StageContext, models: Models, sampler: Sampler) -> dict[str, 
             sampler.use(policy, loop.updates)
             sampled = sampler.sample(step)
             sampler.check_judged(sampled, f"step {step + 1}")
+            loop.generated += sum(own_length(rollout) for group in sampled for rollout in group)
             groups = select(sampled, config)
         with loop.phase("score"), loop.autocast():
             now = config.model_copy(update={"kl_coefficient": kl_coefficient.value})
@@ -142,7 +150,7 @@ def train(context: StageContext, models: Models, sampler: Sampler) -> dict[str, 
                 metrics |= watchman.observe(step + 1, metrics, loop)
             for number, chosen in enumerate(minibatches(len(groups), context, step)):
                 learn(loop, models, scored, chosen, number, sampler.settings, step, metrics)
-            if config.reference == "moving" and reference is not None:
+            if config.reference == "moving" and isinstance(reference, Decoder):
                 follow(reference, policy, config.reference_decay)
             if "kl_response" in metrics:
                 kl_coefficient.observe(metrics["kl_response"], sum(map(len, groups)))
@@ -160,7 +168,7 @@ def train(context: StageContext, models: Models, sampler: Sampler) -> dict[str, 
         numbers |= observer.summary(numbers["metric"])
     if watchman is not None:
         numbers["alarms"] = watchman.alarm.sentences
-    if loop.stopped:
+    if loop.stopped:  # by the budget too, of which the watch knows nothing
         numbers["stopped"] = loop.stopped
     return numbers
 

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trivium.model.decoder import Decoder
+from trivium.model.lora import same_adapters
 
 Item = TypeVar("Item")
 # How long ranks wait for one another. One of them asks a judge while the others wait, and a server may take hours; when
@@ -102,6 +103,7 @@ def full_copy(decoder: Decoder) -> Decoder:
     with torch.device("meta"):
         whole = Decoder(decoder.config)
     whole = whole.to_empty(device=device)
+    same_adapters(whole, decoder)
     whole.reset_rope()
     with torch.no_grad():
         for target, parameter in zip(whole.parameters(), decoder.parameters(), strict=True):

@@ -27,11 +27,13 @@ from trivium.config import OptimizerConfig, TrainingConfig
 from trivium.errors import UserError
 from trivium.model.decoder import Decoder
 from trivium.training import checkpoint, distributed
+from trivium.training.footprint import footprint
 from trivium.training.optimizer import build_optimizers, schedule_factor, set_learning_rate
 
 Micro = TypeVar("Micro")
 Loss = Callable[[Micro], tuple[Tensor, dict[str, Tensor]]]
 Metrics = dict[str, float]
+BUDGETS = {"tokens": "tokens trained on", "generated": "generated tokens", "seconds": "seconds"}
 
 
 class Stateful(Protocol):
@@ -79,7 +81,7 @@ class Loop:
             self.critic_optimizers = self._prepare(critic, own)
         self.updates, self.all_updates = 0, config.steps * updates_per_step
         self.done, self.stopped = 0, ""  # steps, and why the stage ended before all of them
-        self.tokens, self.skipped, self.skipped_in_a_row = 0, 0, 0
+        self.tokens, self.generated, self.skipped, self.skipped_in_a_row = 0, 0, 0, 0
         self.seconds, self.metrics_file = 0.0, directory / "metrics.jsonl"
         self.window: list[Metrics] = []
         self.window_started = 0.0
@@ -93,8 +95,7 @@ class Loop:
         model.gradient_checkpointing = self.config.gradient_checkpointing
         distributed.shard(model, self.precision)
         if self.config.compile:
-            for block in model.blocks:
-                block.compile(dynamic=True)
+            model.compile_blocks()
         return build_optimizers(model, config)
 
     # ---- what a stage calls -------------------------------------------------------------------------------------
@@ -115,6 +116,7 @@ class Loop:
                     self.critic.train()
                 yield step
                 self.done = done = step + 1
+                self._check_budget(time.perf_counter() - began)
                 self.progress.advance(done, self.window[-1] if self.window else {})
                 if self._due(self.config.log_every, done):
                     self._log(done)
@@ -129,6 +131,20 @@ class Loop:
                     self._save(done)
                 if interrupted:
                     raise KeyboardInterrupt
+
+    def _check_budget(self, since: float) -> None:
+        """End the stage where its budget is spent; ``since``: seconds that are not yet in ``seconds``."""
+        budget = self.config.budget
+        if budget is None or self.done == self.config.steps:
+            return
+        # the clocks of the ranks differ, and all must end with the same step
+        own = torch.tensor(self.seconds + since, device=self.device)
+        seconds = float(distributed.max_over_ranks(own)) if budget.seconds is not None else 0.0
+        spent = {"tokens": self.tokens, "generated": self.generated, "seconds": seconds}
+        for name, value in spent.items():
+            limit = getattr(budget, name)
+            if limit is not None and value >= limit:
+                self.finish(f"the budget of {limit:,} {BUDGETS[name]} was spent after {self.done} steps")
 
     def finish(self, reason: str) -> None:
         """End the stage with the present step (all ranks must call): it is logged and saved as the last one is.
@@ -201,11 +217,13 @@ class Loop:
             "seconds": round(self.seconds, 2),
             "steps": self.done,
             "tokens": self.tokens,
-            "parameters": sum(parameter.numel() for parameter in self.decoder.parameters()),
+            **({"generated": self.generated} if self.generated else {}),
+            **footprint(self.decoder, [self.reference, self.critic], self.optimizers + self.critic_optimizers),
             "skipped": self.skipped,
             "metric": {"name": metric, "value": last.get(metric), "better": better},
             "train": self.last["train"],
             "validation": self.last["validation"],
+            **({"stopped": self.stopped} if self.stopped else {}),
             **more,
         }
 
@@ -294,7 +312,7 @@ class Loop:
         return learnt | {f"reference.{name}": value.detach() for name, value in reference}
 
     def _counters(self) -> dict[str, Any]:
-        counts = ("updates", "tokens", "skipped", "skipped_in_a_row")
+        counts = ("updates", "tokens", "generated", "skipped", "skipped_in_a_row")
         logging = ("seconds", "window", "window_tokens", "last", "stopped")
         return {name: getattr(self, name) for name in counts + logging}
 
@@ -337,7 +355,9 @@ class Loop:
 
 
 def _learnt_tensors(model: Decoder, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    parameters = {f"model.{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    """Weights that learn (what is frozen under adapters is loaded anew from where the stage begins), and moments."""
+    learnt = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    parameters = {f"model.{name}": parameter.detach() for name, parameter in learnt.items()}
     return {**parameters, **checkpoint.optimizer_tensors(model, optimizers)}
 
 

@@ -9,12 +9,14 @@ from trivium.config import OptimizerConfig, ScheduleConfig
 
 
 def build_optimizers(decoder: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """One or two optimisers over all parameters. Weight decay touches matrices alone; each group keeps ``peak_lr``."""
+    """One or two optimisers over all parameters that learn. Weight decay touches matrices alone; each group keeps
+    ``peak_lr``. The A and B of adapters are matrices of the blocks as any other, for Muon too."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for parameter in decoder.parameters():
+    for parameter in filter(learns, decoder.parameters()):
         (matrices if parameter.ndim == 2 else others).append(parameter)
-    blocks = [parameter for parameter in decoder.blocks.parameters() if parameter.ndim == 2]  # type: ignore[union-attr]
+    inside = filter(learns, decoder.blocks.parameters())  # type: ignore[union-attr]
+    blocks = [parameter for parameter in inside if parameter.ndim == 2]
     in_blocks = {id(parameter) for parameter in blocks}
     optimizers: list[torch.optim.Optimizer] = []
     if config.name == "muon":
@@ -31,6 +33,10 @@ def build_optimizers(decoder: nn.Module, config: OptimizerConfig) -> list[torch.
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
     return optimizers
+
+
+def learns(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad
 
 
 def schedule_factor(step: int, steps: int, config: ScheduleConfig) -> float:

@@ -14,6 +14,7 @@ from trivium.generation.sampling import SamplingSettings
 from trivium.model.attention import GridAttention
 from trivium.model.decoder import Decoder
 from trivium.model.head import token_log_probs
+from trivium.model.lora import WithoutAdapters
 from trivium.objectives.advantages import group_advantages, groups_without_spread, returns_to_go, whiten
 from trivium.objectives.kl import kl_estimate, kl_penalty
 from trivium.objectives.policy import policy_loss, token_weights
@@ -49,7 +50,9 @@ def ragged_groups(groups: Sequence[Group], share: bool, device: torch.device) ->
     return batch_groups(pairs, share, masks).to(device)
 
 
-def completion_log_probs(decoder: Decoder, batch: RaggedBatch, settings: SamplingSettings) -> tuple[Tensor, Tensor]:
+def completion_log_probs(
+    decoder: Decoder | WithoutAdapters, batch: RaggedBatch, settings: SamplingSettings
+) -> tuple[Tensor, Tensor]:
     """Log-probabilities and entropies (N,) of the batch's targets, under the settings they were sampled with."""
 
     def head(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +83,11 @@ def per_token(
 
 
 def score_groups(
-    decoder: Decoder, groups: Sequence[Group], settings: SamplingSettings, config: RLConfig, device: torch.device
+    decoder: Decoder | WithoutAdapters,
+    groups: Sequence[Group],
+    settings: SamplingSettings,
+    config: RLConfig,
+    device: torch.device,
 ) -> PerToken:
     """Log-probabilities of every own token of the policy under ``decoder``."""
     return per_token(lambda batch: completion_log_probs(decoder, batch, settings)[0], groups, config, device)

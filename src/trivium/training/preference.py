@@ -1,4 +1,4 @@
-"""Rankings as direct preference optimisation learns from them: pairs of answers with their tokens, and their loss.
+"""Rankings and labels as preference optimisation learns from them: prompts, answers as tokens, what was said of them.
 
 What counts is the sum of the log-probabilities of an answer's tokens, its stop token included where the answer is
 finished, at temperature 1 and over the whole vocabulary, whatever settings it was sampled with: the policy that is
@@ -7,40 +7,47 @@ reference alike, since half an answer has another probability.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass, field, replace
 
 from trivium.config import DPOConfig
-from trivium.data.ragged import batch_groups
-from trivium.feedback.rankings.record import Ranking
-from trivium.generation.sampling import SamplingSettings
-from trivium.model.decoder import Decoder
-from trivium.objectives.preference import dpo_loss
+from trivium.data.records import LabelledAnswer, Message
+from trivium.feedback.rankings.record import UNRANKED, Ranking
+from trivium.text.chat import prompt_ids, response_ids
 from trivium.text.tokenizer import Tokenizer
-from trivium.training import distributed
-from trivium.training.policy import completion_log_probs
 from trivium.training.reward import RankedTask, group_tasks, split_tasks, tokenise
-from trivium.training.shares import own_micro_batches
 
-AS_TRAINED = SamplingSettings(temperature=1.0)
+Tokens = tuple[int, ...]
 LogProbs = Sequence[float]  # of a task's answers, in their order
+GOOD, BAD = 0, 1  # what stands in place of tiers where a ranking is read as labels
 
 
 @dataclass(frozen=True)
 class PairedTask:
-    """A prompt and the distinct answers to it that are in a pair, as tokens.
+    """A prompt, the distinct answers to it that something was said of, as tokens, and what was said.
 
-    ``pairs``: for each (chosen, rejected), numbers of ``answers``, what it counts. The pairs of one ranking add up to
-    1, so ``weight`` is the number of rankings.
+    Answers are named by their place in ``answers``, and every mapping says what an entry counts:
+
+    * ``pairs``: (chosen, rejected);
+    * ``ties``: two answers of one tier, the lower number first;
+    * ``soft``: (likelier, other, probability that the likelier is better), of an annotator that says how sure it is;
+    * ``lists``: whole rankings, as the (answer, tier) of all that was ranked; each counts 1;
+    * ``labels``: (answer, whether it is good);
+    * ``best``: what is imitated beside.
+
+    The pairs of one ranking add up to 1, however many they are, and so do its labels and its best answers. ``other`` is
+    a prompt that is not theirs, under which the answers tell how far policy and reference are apart (kto).
     """
 
     task: RankedTask
-    prompt: tuple[int, ...]
-    answers: tuple[tuple[int, ...], ...]
-    pairs: Mapping[tuple[int, int], float]
+    prompt: Tokens
+    answers: tuple[Tokens, ...]
+    pairs: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    ties: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    soft: Mapping[tuple[int, int, float], float] = field(default_factory=dict)
+    lists: tuple[tuple[tuple[int, int], ...], ...] = ()
+    labels: Mapping[tuple[int, bool], float] = field(default_factory=dict)
+    best: Mapping[int, float] = field(default_factory=dict)
+    other: Tokens = ()
 
     @property
     def size(self) -> int:
@@ -49,19 +56,71 @@ class PairedTask:
 
     @property
     def weight(self) -> float:
-        return sum(self.pairs.values())
+        """What the task counts in the mean over an update."""
+        said = (*self.pairs.values(), *self.ties.values(), *self.soft.values(), *self.labels.values())
+        return sum(said) + len(self.lists)
+
+    @property
+    def comparisons(self) -> int:
+        """How many things were said of the answers: pairs, rankings as a whole, or labels."""
+        return len(self.pairs) + len(self.ties) + len(self.soft) + len(self.lists) + len(self.labels)
+
+    def mismatched(self) -> "PairedTask":
+        """The same answers under the ``other`` prompt."""
+        return replace(self, prompt=self.other)
 
 
-def paired_tasks(rankings: Iterable[Ranking], tokenizer: Tokenizer, limit: int) -> tuple[list[PairedTask], int]:
-    """Tasks that hold a strict pair, and how many responses are longer than ``limit`` tokens with their prompt.
+def paired_tasks(
+    rankings: Iterable[Ranking], tokenizer: Tokenizer, limit: int, config: DPOConfig
+) -> tuple[list[PairedTask], int]:
+    """Tasks that hold something to learn from by the loss of ``config``, and how many responses are longer than
+    ``limit`` tokens with their prompt.
 
-    Tasks are made as for a reward model (``group_tasks``). Tied and unranked responses give no pair. A ranking counts
-    1, shared out evenly among its pairs: one of nine responses has 36 pairs, and would else count as much as 36 of two.
-    A judge's ranking counts by its tiers, whatever its probabilities are.
+    Tasks are made as for a reward model (``group_tasks``). Unranked responses take part in nothing. A ranking counts 1,
+    shared out evenly among its pairs: one of nine responses has 36 pairs, and would else count as much as 36 of two.
     """
-    tasks, too_long = tokenise(group_tasks(rankings), tokenizer, limit, "ignore", soft=False)
-    found = [_paired(task) for task in tasks]
-    return [task for task in found if task.pairs], too_long
+    tasks = group_tasks(rankings)
+    marks = config.loss == "kto"
+    if marks:  # before any response is left out: the second best of a ranking is not good because the best is too long
+        tasks = [replace(task, rankings=tuple(map(_marked, task.rankings))) for task in tasks]
+    fitting, too_long = tokenise(tasks, tokenizer, limit, config.ties, config.by_probabilities, alone=marks)
+    found = [_Said(task, config).task() for task in fitting]
+    return [task for task in found if task.weight], too_long
+
+
+def _marked(ranking: Ranking) -> Ranking:
+    """The ranking with marks for tiers: the best tier is good, the last bad, what lies between unranked. Where none is
+    acceptable all are bad, ranked or not; a lone tier says nothing."""
+    last = max(ranking.tiers)
+    marks = {last: BAD, 0: GOOD} if last > 0 else {}
+    tiers = [BAD if ranking.all_bad else marks.get(tier, UNRANKED) for tier in ranking.tiers]
+    return replace(ranking, tiers=tuple(tiers))
+
+
+def labelled_tasks(answers: Iterable[LabelledAnswer], tokenizer: Tokenizer, limit: int) -> tuple[list[PairedTask], int]:
+    """Tasks of answers with a label, one a prompt in the order of their first answer, and how many were too long.
+
+    Each row counts 1, a row that is there twice 2.
+    """
+    by_prompt: dict[tuple[Message, ...], list[LabelledAnswer]] = {}
+    for answer in answers:
+        by_prompt.setdefault(answer.prompt.messages, []).append(answer)
+    tasks, too_long = [], 0
+    for messages, rows in by_prompt.items():
+        prompt = tuple(prompt_ids(tokenizer, messages))
+        numbers: dict[Tokens, int] = {}
+        labels: dict[tuple[int, bool], float] = {}
+        for row in rows:
+            ids = tuple(response_ids(tokenizer, messages, row.text, True))
+            too_long += len(ids) > limit
+            if len(ids) <= limit:
+                key = (numbers.setdefault(ids[len(prompt) :], len(numbers)), row.good)
+                labels[key] = labels.get(key, 0.0) + 1.0
+        best = {number: weight for (number, good), weight in labels.items() if good}
+        if labels:
+            whole = RankedTask(rows[0].prompt, (), ())
+            tasks.append(PairedTask(whole, prompt, tuple(numbers), labels=labels, best=best))
+    return tasks, too_long
 
 
 def held_out(task: PairedTask, share: float) -> bool:
@@ -70,98 +129,121 @@ def held_out(task: PairedTask, share: float) -> bool:
     return bool(split_tasks([task.task], share, 0.0)[1])
 
 
-def _paired(task: RankedTask) -> PairedTask:
-    """The pairs of a task. Two responses of equal tokens are one answer, and an answer is no pair with itself."""
-    weights: dict[tuple[tuple[int, ...], tuple[int, ...]], float] = {}
-    for ranking in task.rankings:
-        told = [(task.tokens[i][task.prompt_length :], task.tokens[j][task.prompt_length :]) for i, j in ranking.pairs]
-        pairs = [(chosen, rejected) for chosen, rejected in told if chosen != rejected]
-        for pair in pairs:
-            weights[pair] = weights.get(pair, 0.0) + 1 / len(pairs)
-    compared = {answer for pair in weights for answer in pair}
-    own = (ids[task.prompt_length :] for ids in task.tokens if ids)
-    answers = tuple(dict.fromkeys(answer for answer in own if answer in compared))  # in the order of the responses
-    number = {answer: place for place, answer in enumerate(answers)}
-    pairs_of = {(number[chosen], number[rejected]): weight for (chosen, rejected), weight in weights.items()}
-    prompt = next((ids[: task.prompt_length] for ids in task.tokens if ids), ())
-    return PairedTask(task, prompt, answers, pairs_of)
+def with_others(tasks: Sequence[PairedTask], limit: int) -> list[PairedTask]:
+    """The tasks with the prompt of the next one as their ``other``, the first one's for the last.
 
+    The next whose prompt differs and leaves room for the answers within ``limit`` tokens; where there is none, no
+    prompt, and the task takes no part in the estimate.
 
-def answer_log_probs(decoder: Decoder, tasks: Sequence[PairedTask], device: torch.device, share: bool = True) -> Tensor:
-    """Summed log-probabilities (A,) float64 with gradient of all answers of ``tasks``, in order.
-
-    A prompt stands in the batch once for all its answers (``share``), and each answer once, however many pairs it is
-    in. Without tasks, as on a rank whose share is empty, a token is read whose log-probability is in no sum, since
-    every rank takes part in every forward pass.
+    >>> none = RankedTask(None, (), ())
+    >>> [task.other for task in with_others([PairedTask(none, (p,), ((7,),)) for p in (1, 1, 2)], 9)]
+    [(2,), (2,), (1,)]
     """
-    groups, rows, number = [], [], 0
-    for task in tasks:
-        groups.append((task.prompt, [answer for answer in task.answers if answer]))
-        rows += [number + place for place, answer in enumerate(task.answers) if answer]
-        number += len(task.answers)  # an empty answer that was cut off has no token: its sum is 0
-    batch = batch_groups(groups or [([0], [[0]])], share).to(device)
-    log_probs, _ = completion_log_probs(decoder, batch, AS_TRAINED)
-    # sums of hundreds of tokens, of which small differences count
-    of = torch.tensor(rows or [0], device=device)[batch.sequences]
-    sums = torch.zeros(max(number, 1), dtype=torch.float64, device=device).index_add(0, of, log_probs.double())
-    return sums[:number]
+    prompts = [task.prompt for task in tasks]
+    made = []
+    for number, task in enumerate(tasks):
+        room = limit - max(map(len, task.answers), default=0)
+        turned = (prompts[(number + ahead) % len(prompts)] for ahead in range(1, len(prompts)))
+        other = next((prompt for prompt in turned if prompt != task.prompt and len(prompt) <= room), ())
+        made.append(replace(task, other=other))
+    return made
 
 
-@torch.no_grad()
-def fixed_log_probs(
-    decoder: Decoder, tasks: Sequence[PairedTask], budget: int, device: torch.device
-) -> list[list[float]]:
-    """``answer_log_probs`` of each task without gradient, at most ``budget`` tokens at a time: the reference's, which
-    stay what they are. Ranks share the work and all get the whole."""
-    own: list[list[float]] = []
-    for part in own_micro_batches([task.size for task in tasks], budget):
-        chosen = [tasks[item] for item in part]
-        flat = answer_log_probs(decoder, chosen, device).tolist()
-        ends = list(accumulate(len(task.answers) for task in chosen))
-        own += [flat[end - len(task.answers) : end] for task, end in zip(chosen, ends, strict=True)]
-    return distributed.gather_in_order(own, len(tasks))
+class _Said:
+    """What the rankings of one task say, with responses of equal tokens taken as one answer.
 
+    Answers are kept as tokens until all is collected: those that nothing was said of are then left out.
+    """
 
-class Update:
-    """The tasks of one update with their ``reference`` log-probabilities: losses of its micro-batches are sums over
-    the weight of all of them, so cuts do not matter."""
+    def __init__(self, task: RankedTask, config: DPOConfig) -> None:
+        self.whole, self.config = task, config
+        self.own = [ids[task.prompt_length :] if ids else None for ids in task.tokens]
+        if config.normalised:  # an answer without tokens has no mean
+            self.own = [ids or None for ids in self.own]
+        self.pairs: dict[tuple[Tokens, Tokens], float] = {}
+        self.ties: dict[tuple[Tokens, Tokens], float] = {}
+        self.soft: dict[tuple[Tokens, Tokens, float], float] = {}
+        self.lists: list[list[tuple[Tokens, int]]] = []
+        self.labels: dict[tuple[Tokens, bool], float] = {}
+        self.best: dict[Tokens, float] = {}
+        for ranking in task.rankings:
+            if config.loss == "kto":
+                _share(self.labels, self._labels(ranking))
+            elif config.loss == "plackett_luce":
+                self._list(ranking)
+            else:
+                self._compare(ranking)
+            if config.imitation:
+                _share(self.best, self._best(ranking))
 
-    def __init__(
-        self, tasks: Sequence[PairedTask], reference: Sequence[LogProbs], config: DPOConfig, device: torch.device
-    ) -> None:
-        self.tasks, self.reference, self.config, self.device = tasks, reference, config, device
-        self.total = sum(task.weight for task in tasks)
-        self.tokens = sum(task.size for task in tasks)
+    def _known(self, numbers: Iterable[tuple[int, int]]) -> list[tuple[Tokens, Tokens]]:
+        """Pairs of responses as pairs of answers; an answer is no pair with itself."""
+        found = [(self.own[i], self.own[j]) for i, j in numbers]
+        return [(one, other) for one, other in found if one is not None and other is not None and one != other]
 
-    def micro_batches(self) -> list[list[int]]:
-        return own_micro_batches([task.size for task in self.tasks], self.config.micro_batch_tokens)
+    def _compare(self, ranking: Ranking) -> None:
+        if ranking.preferences and self.config.by_probabilities:
+            soft = []
+            for i, j, probability in ranking.preferences:
+                likelier, other = (i, j) if probability >= 0.5 else (j, i)
+                soft += [(*pair, max(probability, 1 - probability)) for pair in self._known([(likelier, other)])]
+            _share(self.soft, soft)
+            return
+        pairs = self._known(ranking.pairs)
+        ties = [] if self.config.ties == "ignore" else self._known(ranking.ties)
+        number = len(pairs) + len(ties)
+        _share(self.pairs, pairs, number)
+        _share(self.ties, ties, number)
 
-    def loss(self, decoder: Decoder, part: Sequence[int], share: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
-        """The share of the tasks ``part``; beside the loss's metrics the mean log-probabilities of both answers."""
-        tasks = [self.tasks[item] for item in part]
-        sums = answer_log_probs(decoder, tasks, self.device, share)
-        fixed = [value for item in part for value in self.reference[item]]
-        reference = torch.tensor(fixed, dtype=sums.dtype, device=self.device)
-        starts = [0, *accumulate(len(task.answers) for task in tasks)]
-        flat = [
-            (start + i, start + j, weight)
-            for task, start in zip(tasks, starts, strict=False)
-            for (i, j), weight in task.pairs.items()
-        ]
-        chosen, rejected = (torch.tensor([pair[side] for pair in flat], dtype=torch.long) for side in (0, 1))
-        weights = torch.tensor([pair[2] for pair in flat], dtype=sums.dtype, device=self.device)
-        chosen, rejected = chosen.to(self.device), rejected.to(self.device)
-        loss, metrics = dpo_loss(
-            sums[chosen],
-            sums[rejected],
-            reference[chosen],
-            reference[rejected],
-            beta=self.config.beta,
-            label_smoothing=self.config.label_smoothing,
-            weights=weights,
-            total=self.total,
+    def _list(self, ranking: Ranking) -> None:
+        of = zip(self.own, ranking.tiers, strict=True)
+        ranked = [(answer, tier) for answer, tier in of if answer is not None and tier != UNRANKED]
+        entries = list(dict.fromkeys(ranked))  # equal answers of one tier are one
+        tiers = {tier for _, tier in entries}
+        if len(tiers) > 1 or (len(entries) > 1 and self.config.ties == "soft"):
+            self.lists.append(entries)
+
+    def _labels(self, ranking: Ranking) -> list[tuple[Tokens, bool]]:
+        """Of a ranking that was ``_marked``."""
+        of = zip(ranking.tiers, self.own, strict=True)
+        return [(ids, tier == GOOD) for tier, ids in of if tier != UNRANKED and ids is not None]
+
+    def _best(self, ranking: Ranking) -> list[Tokens]:
+        """The best tier, where there is a worse one and it is good enough to be imitated. What is too long is unranked
+        here, and what comes after it is no better for that."""
+        worse = self.config.loss == "kto" or max(ranking.tiers) > 0  # kto: a lone tier has no mark
+        if ranking.all_bad or not worse:
+            return []
+        of = zip(ranking.tiers, self.own, strict=True)
+        return list(dict.fromkeys(ids for tier, ids in of if tier == 0 and ids))
+
+    def task(self) -> PairedTask:
+        """The task with numbers in place of tokens, its answers in the order of the responses."""
+        said = {ids for pair in (*self.pairs, *self.ties) for ids in pair}
+        said |= {ids for one, other, _ in self.soft for ids in (one, other)} | {ids for ids, _ in self.labels}
+        said |= {ids for entries in self.lists for ids, _ in entries}
+        if said:
+            said |= set(self.best)
+        answers = tuple(dict.fromkeys(ids for ids in self.own if ids is not None and ids in said))
+        number = {ids: place for place, ids in enumerate(answers)}
+        ties: dict[tuple[int, int], float] = {}
+        for (one, other), weight in self.ties.items():
+            low, high = sorted((number[one], number[other]))
+            ties[low, high] = ties.get((low, high), 0.0) + weight
+        return PairedTask(
+            self.whole,
+            next((ids[: self.whole.prompt_length] for ids in self.whole.tokens if ids), ()),
+            answers,
+            {(number[one], number[other]): weight for (one, other), weight in self.pairs.items()},
+            ties,
+            {(number[one], number[other], p): weight for (one, other, p), weight in self.soft.items()},
+            tuple(tuple((number[ids], tier) for ids, tier in entries) for entries in self.lists),
+            {(number[ids], good): weight for (ids, good), weight in self.labels.items()},
+            {number[ids]: weight for ids, weight in self.best.items() if ids in number},
         )
-        with torch.no_grad():
-            metrics["chosen_log_prob"] = (weights * sums[chosen]).sum() / self.total
-            metrics["rejected_log_prob"] = (weights * sums[rejected]).sum() / self.total
-        return loss, metrics
+
+
+def _share(into: dict, entries: Sequence, number: int | None = None) -> None:  # type: ignore[type-arg]
+    """Add 1, shared out evenly among ``number`` entries (these, unless told), to what each counts."""
+    for entry in entries:
+        into[entry] = into.get(entry, 0.0) + 1 / (number or len(entries))

@@ -76,13 +76,19 @@ def by_probabilities(config: RewardConfig) -> bool:
 
 
 def tokenise(
-    tasks: Sequence[RankedTask], tokenizer: Tokenizer, limit: int, ties: str, soft: bool = True
+    tasks: Sequence[RankedTask], tokenizer: Tokenizer, limit: int, ties: str, soft: bool = True, alone: bool = False
 ) -> tuple[list[RankedTask], int]:
     """Tasks with their tokens, without those that leave nothing to compare; how many responses were too long.
 
     ``soft``: see ``by_probabilities``. A ranking with probabilities that lost all their pairs then leaves nothing: what
-    its tiers say of the others was never compared.
+    its tiers say of the others was never compared. ``alone``: one response that is left says something by itself.
     """
+
+    def left(ranking: Ranking, whole: Ranking) -> bool:
+        if soft and whole.preferences:
+            return bool(ranking.preferences)
+        return any(tier != UNRANKED for tier in ranking.tiers) if alone else total_weight(ranking.tiers, ties=ties) > 0
+
     kept, dropped = [], 0
     for task in tasks:
         messages, tokens = task.prompt.messages, []
@@ -92,9 +98,7 @@ def tokenise(
         dropped += sum(not ids for ids in tokens)
         rankings = tuple(_only(ranking, tokens) for ranking in task.rankings)
         compared = tuple(
-            ranking
-            for ranking, whole in zip(rankings, task.rankings, strict=True)
-            if (ranking.preferences if soft and whole.preferences else total_weight(ranking.tiers, ties=ties))
+            ranking for ranking, whole in zip(rankings, task.rankings, strict=True) if left(ranking, whole)
         )
         if compared:
             length = len(prompt_ids(tokenizer, messages))

@@ -1,0 +1,101 @@
+"""What a study's claim comes down to, and whether the numbers bear it out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from trivium.report.loading import mapping
+
+if TYPE_CHECKING:
+    from trivium.studies.analysis import Comparison, Label, Measure
+
+Outcome = Literal["supported", "contradicted", "open"]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """One comparison of the claim. ``pairs`` are labels (worse, better); several where whole series are compared.
+
+    ``problem`` says why it cannot be made.
+    """
+
+    better: str
+    worse: str
+    measure: str
+    pairs: list[tuple[str, str]]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``parts`` has for each of the claim's comparisons its outcome and the numbers, None where there are none."""
+
+    outcome: Outcome
+    parts: list[tuple[Sides, Outcome, "Comparison | None"]]
+
+
+def sides_of(study: Mapping[str, Any], labels: Sequence["Label"], main: str | None) -> list[Sides]:
+    """The claim's comparisons (``holds_if`` of the study), with names turned into labels."""
+    return [_sides(mapping(entry), labels, main or "") for entry in study.get("holds_if") or []]
+
+
+def _sides(entry: Mapping[str, Any], labels: Sequence["Label"], main: str) -> Sides:
+    better, worse, measure = str(entry.get("better")), str(entry.get("worse")), str(entry.get("measure") or main)
+    found: dict[str, list[Label]] = {}
+    for name in (better, worse):
+        found[name] = _named(name, labels)
+        if not found[name]:
+            return Sides(better, worse, measure, [], f"no arm, label or model of the study is called {name!r}")
+    highs, lows = found[better], found[worse]
+    if len(highs) == len(lows) == 1:
+        return Sides(better, worse, measure, [(lows[0].name, highs[0].name)])
+    by_arm = {label.arm: label.name for label in lows}
+    pairs = [(by_arm[label.arm], label.name) for label in highs if label.arm in by_arm]
+    problem = "" if pairs else f"{better!r} and {worse!r} have no arm in common"
+    return Sides(better, worse, measure, pairs, problem)
+
+
+def _named(name: str, labels: Sequence["Label"]) -> list["Label"]:
+    """A label by its name; else an arm with one label; else a model at all arms that lie on the axis."""
+    for found in (
+        [label for label in labels if label.name == name],
+        [label for label in labels if label.arm == name],
+    ):
+        if len(found) == 1:
+            return found
+    return [label for label in labels if label.model == name and label.x is not None]
+
+
+def judge(sides: Sequence[Sides], measures: Mapping[str, "Measure"]) -> Verdict | None:
+    """Supported where every comparison is certain as claimed, contradicted where one is certain the other way round,
+    else open. None where the study names no comparison."""
+    if not sides:
+        return None
+    parts: list[tuple[Sides, Outcome, Comparison | None]] = []
+    for side in sides:
+        measure = measures.get(side.measure)
+        found, sign = _comparison(side, measure)
+        if found is None or measure is None or not found.certain:
+            parts.append((side, "open", found))
+            continue
+        sign = -sign if measure.better == "lower" else sign
+        parts.append((side, "supported" if sign * found.evidence.estimate > 0 else "contradicted", found))
+    outcomes = {outcome for _, outcome, _ in parts}
+    worst: Outcome = "contradicted" if "contradicted" in outcomes else "open" if "open" in outcomes else "supported"
+    return Verdict(worst, parts)
+
+
+def _comparison(side: Sides, measure: "Measure | None") -> "tuple[Comparison | None, int]":
+    """The comparison of a side among those of its measure, and whether it stands as claimed (1) or reversed (-1)."""
+    first, second = names(side)
+    for found in measure.comparisons if measure else ():
+        if (found.first, found.second) == (first, second):
+            return found, 1
+        if (found.first, found.second) == (second, first):
+            return found, -1
+    return None, 1
+
+
+def names(side: Sides) -> tuple[str, str]:
+    """What the two sides (worse, better) are called in a comparison: their labels, or for series the claim's words."""
+    return side.pairs[0] if len(side.pairs) == 1 else (f"{side.worse} (all)", f"{side.better} (all)")
