@@ -103,7 +103,16 @@ def of_measure(analysis: Analysis, measure: Measure) -> list[str]:
         end = "highest" if sign > 0 else "lowest"
         found.append(f"On {measure.title}, {best} is {end} with {points(*measure.means[best][:3], sign=False)}.")
     lines = series(analysis, measure) if analysis.on_axis else []
-    return found + (lines or differences(measure, begun=bool(found)))
+    return found + (lines or differences(measure, begun=bool(found))) + bounds(analysis, measure)
+
+
+def bounds(analysis: Analysis, measure: Measure) -> list[str]:
+    """Best-of-n has no KL that could be sampled: what stands for it is a bound, with which nothing is compared."""
+    if mapping(mapping(analysis.study.get("measures")).get(measure.name)).get("kl_to") is None:
+        return []
+    arms = mapping(analysis.study.get("arms"))
+    named = [arm for arm, config in arms.items() if mapping(config).get("best_of") and arm in measure.means]
+    return [f"That of {listed(named)} is the bound ln n − (n − 1)/n, no measurement."] if named else []
 
 
 def differences(measure: Measure, begun: bool = False) -> list[str]:
@@ -124,12 +133,13 @@ def differences(measure: Measure, begun: bool = False) -> list[str]:
         largest = max(tested, key=lambda one: abs(one.evidence.estimate))
         return [f"{many} none is certain; the largest is {difference(largest)}."]
     told = listed(difference(one) for one in certain[:MOST])
-    more = f", and {len(certain) - MOST} smaller ones" if len(certain) > MOST else ""
+    smaller, others = len(certain) - MOST, len(tested) - len(certain) - MOST
+    more = f", and {smaller} smaller {'one' if smaller == 1 else 'ones'}" if smaller > 0 else ""
     found = [f"{many} {'all' if len(certain) == n else len(certain)} {_are(len(certain))} certain: {told}{more}."]
     opened = [one for one in tested if not one.certain]
     if opened:
         pairs = listed(f"{one.second} against {one.first}" for one in opened[:MOST])
-        rest = f" and {len(opened) - MOST} others" if len(opened) > MOST else ""
+        rest = f" and {others} {'other' if others == 1 else 'others'}" if others > 0 else ""
         found.append(f"Not certain at this number of seeds: {pairs}{rest}.")
     return found
 

@@ -143,7 +143,9 @@ def markdown(analysis: Analysis) -> str:
     for table in (tables.means_table(analysis), tables.costs_table(analysis), tables.fits_table(analysis)):
         if table is not None:
             parts.append(_markdown_table(table))
-    parts.append(f"Made by `{command(analysis)}`" + (f", on a budget of {limit} for each arm." if limit else "."))
+    seconds = analysis.results.get("wall_seconds")
+    took = f" in {duration(seconds)} of wall clock" if seconds else ""
+    parts.append(f"Made by `{command(analysis)}`{took}" + (f", on a budget of {limit} for each arm." if limit else "."))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -58,7 +58,9 @@ def evidence(found: Evidence | None, sign: bool = False) -> str:
     if found is None:
         return MISSING
     write = (lambda value: signed(value, 3)) if sign else decimal
-    return write(found.estimate) + (f"\n{write(found.low)} to {write(found.high)}" if found.low is not None else "")
+    if found.low is None or found.low == found.high:  # one number, or the same one everywhere
+        return write(found.estimate)
+    return write(found.estimate) + f"\n{write(found.low)} to {write(found.high)}"
 
 
 def arms_table(analysis: Analysis) -> Table:
