@@ -85,7 +85,7 @@ def run(name: str, directory: Path, stages: tuple[str, ...], tasks: tuple[str, .
 
 def test_primer(tmp_path: Path) -> None:
     stages = ("pretrain", "sft", "rl", "rank", "reward", "reward_held_out", "ppo")
-    stages += ("dpo", "judge", "audit", "rlaif", "crowd", "majority")
+    stages += ("judge", "audit", "rlaif", "dpo", "crowd", "majority")
     small: dict[str, object] = {f"reward.{key}": value for key, value in SCORED.items()}
     small |= {"primer.documents": 400, "primer.lessons": 40, "audit.pairs": 10}
     small |= {f"rlaif.{key}": value for key, value in TRUST.items()}
@@ -94,7 +94,7 @@ def test_primer(tmp_path: Path) -> None:
     assert summary["stages"]["ppo"]["kept_step"] is not None
     # both branches are compared with the model they start from
     compared = [(entry["from"], entry["to"]) for entry in summary["comparisons"]["taste"]]
-    others = [("sft", "dpo"), ("sft", "judge"), ("sft", "rlaif"), ("pretrain", "crowd"), ("crowd", "majority")]
+    others = [("sft", "judge"), ("sft", "rlaif"), ("sft", "dpo"), ("pretrain", "crowd"), ("crowd", "majority")]
     assert compared == [("pretrain", "sft"), ("sft", "rl"), ("sft", "ppo"), *others]
     lineage = json.loads((tmp_path / "primer" / "lineage.json").read_text())["artifacts"]
     (ranked,) = lineage["rank"]["outputs"]
