@@ -60,9 +60,10 @@ def compared(analysis: Analysis) -> str:
     told = f"{several(len(arms), 'arm')} ({', '.join(arms)})" if arms else "No arm"
     models = f", measured after {listed(analysis.models)}," if len(analysis.models) < len(analysis.labels) else ""
     limit = budget(analysis.study)
-    shared = listed(str(stage) for stage in analysis.study.get("shared") or [])
+    stages = [str(stage) for stage in analysis.study.get("shared") or []]
+    shared, none = listed(stages), f"{_are(len(stages))} part of nobody's budget"
     paid = f", each on a budget of {limit}" if limit else ", without a budget"
-    apart = f" ({shared} are part of nobody's budget)" if limit and shared != "nothing" else ""
+    apart = f" ({shared} {none})" if limit and stages else ""
     return f"{told}{models} were compared on {several(len(analysis.seeds), 'seed')}{paid}{apart}."
 
 
