@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -227,7 +228,8 @@ def reason(entry: Mapping[str, Any], settings: dict[str, Any], inputs: list[Inpu
     differences = changed(entry["settings"], settings)
     if differences:
         more = f" and {len(differences) - 2} more" if len(differences) > 2 else ""
-        return f"since its settings have changed ({', '.join(differences[:2])}{more})"
+        told = ", ".join(textwrap.shorten(line, 120, placeholder=" …") for line in differences[:2])
+        return f"since its settings have changed ({told}{more})"
     known = {item["sha256"] for item in entry["inputs"]}
     fresh = [item.path for item in inputs if item.sha256 not in known]
     return f"since its inputs have changed ({', '.join(fresh[:2]) or 'one is gone'})"

@@ -55,7 +55,7 @@ def test_every_section_is_there(page: Page) -> None:
         "Against the KL",
         "From SFT (0.55 of “problems”): RL +0.41 (+0.36 to +0.45); RLHF +0.41",
         "The branches compared",
-        "ppo against SFT",
+        "PPO against SFT",
         "builds on SFT and Reward model",
     ):
         assert words in page.words, words
@@ -92,7 +92,7 @@ def test_differences_follow_the_branches_without_a_summary(tmp_path: Path) -> No
     told = differences(load(directory), "problems")
     (directory / "summary.json").unlink()
     assert differences(load(directory), "problems") == told
-    assert [(d.before, d.after) for d in told] == [("Pre-training", "SFT"), ("SFT", "RL"), ("SFT", "ppo")]
+    assert [(d.before, d.after) for d in told] == [("Pre-training", "SFT"), ("SFT", "RL"), ("SFT", "PPO")]
 
 
 def test_a_task_without_right_and_wrong_is_told_by_its_mean_score(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_the_way_from_a_ranking_to_the_weights(run: Path) -> None:
     (row,) = found.rows
     hashes = [artifacts["rank"]["outputs"][0]["sha256"], artifacts["reward"]["outputs"][2]["sha256"]]
     assert row[:3] == ["rank/rankings.jsonl", hashes[0][:10], "1\u2009600"]
-    assert row[3] == f"Reward model {hashes[1][:10]}" and row[4].startswith("ppo ")
+    assert row[3] == f"Reward model {hashes[1][:10]}" and row[4].startswith("PPO ")
     for artifact in artifacts.values():
         artifact["parents"] = []
     again = chain_table(loaded)  # the hashes alone tell as much
@@ -287,7 +287,7 @@ def test_a_run_without_rankings_yet(tmp_path: Path) -> None:
     (directory / "summary.json").write_text(json.dumps(summary))
     loaded = load(directory)
     assert of_rankings(loaded) is None and of_watches(loaded) == []
-    assert "The run is not finished; still to do or cut: Rankings, Reward model, ppo." in verdict(loaded)[1]
+    assert "The run is not finished; still to do or cut: Rankings, Reward model, PPO." in verdict(loaded)[1]
 
 
 # ---- curves ----------------------------------------------------------------------------------------------------------

@@ -1,18 +1,13 @@
 """Two processes (gloo, FSDP2, DCP) give what one gives, and either resumes what the other began."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.stages.tiny import STAGES, metrics, run_stage
+from tests.stages.tiny import STAGES, metrics, run_stage, two_processes
 from tests.stages.worker import MUON, cut_stage
 
 from trivium.training import checkpoint, distributed
@@ -28,32 +23,6 @@ def test_ranks_wait_for_as_long_as_a_judge_may_take(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **more: given.update(more))
     distributed.setup(torch.device("cpu"))
     assert given["timeout"] >= timedelta(days=1)
-
-
-def two_processes(*arguments: str) -> None:
-    """``tests.stages.worker`` as ranks 0 and 1; a failure shows what they printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.stages.worker", *arguments],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    end = time.monotonic() + 270
-    while time.monotonic() < end and not any(rank.poll() for rank in ranks) and None in [rank.poll() for rank in ranks]:
-        time.sleep(0.05)
-    codes = [rank.poll() for rank in ranks]
-    for rank in ranks:
-        rank.kill()
-    assert codes == [0, 0], "\n".join(rank.communicate()[0] for rank in ranks)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,6 @@
 """The dpo stage on a tiny model, on rankings and in rounds of its own: what it leaves, that cuts change nothing."""
 
 import json
-import os
-import random
-import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.stages.test_resume import PATIENCE, kill_after
+from tests.stages.test_resume import PATIENCE, kill_and_repeat
 from tests.stages.test_reward_stage import WORLD, Cut, rankings
-from tests.stages.tiny import metrics, start_command, write_recipe
+from tests.stages.tiny import metrics, two_processes, write_recipe
 
 import trivium.stages.dpo as stage
 import trivium.stages.lesson as lesson
@@ -332,14 +327,7 @@ def test_killed_at_a_random_point_the_command_ends_in_the_same_bits(
     own = {"rankings": [{"source": str(source)}]} if kind == "offline" else ROUNDS
     recipe = write_recipe(tmp_path, {"stages.dpo": SETTINGS | own | {"init": str(finished / "sft/model")}})
     arguments, place = ["dpo", str(recipe), "-d", str(tmp_path / "run"), "-q"], tmp_path / "run/dpo"
-    process = start_command(*arguments)
-    kill_after(process, random.randint(1, 6), place / "metrics.jsonl")
-    assert process.stdout is not None
-    assert process.returncode == -signal.SIGKILL, process.stdout.read()
-    assert not (place / "model").exists()
-    again = start_command(*arguments)
-    output = again.communicate(timeout=PATIENCE)[0]
-    assert again.returncode == 0, output
+    kill_and_repeat(arguments, place, 6)
     assert_same_bits(place, learned if kind == "offline" else repeated[0])
 
 
@@ -441,23 +429,7 @@ def test_two_processes_give_the_numbers_of_one(
     finished: Path, source: Path, learned: Path, repeated: tuple[Path, dict[str, Any]], tmp_path: Path, kind: str
 ) -> None:
     """Training, validation, the reference, sampling and judging, shared by two ranks."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.stages.test_dpo", kind, str(finished), str(source), str(tmp_path)],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=Path(__file__).resolve().parents[2],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    told = [rank.communicate(timeout=PATIENCE)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(told)
+    two_processes(kind, str(finished), str(source), str(tmp_path), module="tests.stages.test_dpo")
     whole = learned if kind == "offline" else repeated[0]
     for expected, found in zip(metrics(whole), metrics(tmp_path / "dpo"), strict=True):
         assert found == pytest.approx(expected, abs=1e-4)

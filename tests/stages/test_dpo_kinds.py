@@ -1,11 +1,7 @@
 """The dpo stage with its other losses and sources: labels, rewards, online; the KL by sampling, the kept reference."""
 
 import json
-import os
 import random
-import signal
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +9,9 @@ from typing import Any
 import pytest
 from tests.stages.test_dpo import ROUNDS, SETTINGS, assert_same_bits, iterated, pairs, rows, train
 from tests.stages.test_dpo import offline as on_rankings
-from tests.stages.test_resume import PATIENCE, kill_after
+from tests.stages.test_resume import PATIENCE, kill_and_repeat
 from tests.stages.test_reward_stage import WORLD, Cut, rankings
-from tests.stages.tiny import metrics, start_command, write_recipe
+from tests.stages.tiny import metrics, two_processes, write_recipe
 
 import trivium.stages.divergence as divergence
 import trivium.stages.dpo as stage
@@ -260,13 +256,7 @@ def test_killed_at_a_random_point_the_command_ends_in_the_same_bits(
     own = {**KTO, "labelled": [{"source": str(labelled)}]} if kind == "kto" else {**ROUNDS, **ONLINE}
     recipe = write_recipe(tmp_path, {"stages.dpo": SETTINGS | own | {"init": str(finished / "sft/model")}})
     arguments, place = ["dpo", str(recipe), "-d", str(tmp_path / "run"), "-q"], tmp_path / "run/dpo"
-    process = start_command(*arguments)
-    kill_after(process, random.randint(1, 6), place / "metrics.jsonl")
-    assert process.stdout is not None
-    assert process.returncode == -signal.SIGKILL, process.stdout.read()
-    again = start_command(*arguments)
-    output = again.communicate(timeout=PATIENCE)[0]
-    assert again.returncode == 0, output
+    kill_and_repeat(arguments, place, 6)
     assert_same_bits(place, kto[0] if kind == "kto" else online[0])
 
 
@@ -281,23 +271,7 @@ def test_two_processes_give_the_numbers_of_one(
     kind: str,
 ) -> None:
     """The baseline, the reference, the KL by sampling and the reward, shared by two ranks."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.stages.test_dpo_kinds", kind, str(finished), str(labelled), str(tmp_path)],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=Path(__file__).resolve().parents[2],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    told = [rank.communicate(timeout=PATIENCE)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(told)
+    two_processes(kind, str(finished), str(labelled), str(tmp_path), module="tests.stages.test_dpo_kinds")
     whole = kto[0] if kind == "kto" else online[0]
     for expected, found in zip(metrics(whole), metrics(tmp_path / "dpo"), strict=True):
         assert found == pytest.approx(expected, abs=2e-4)

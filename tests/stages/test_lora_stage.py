@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.stages.ppo import QUICK, learned
-from tests.stages.test_distributed import two_processes
 from tests.stages.test_resume import PATIENCE, assert_same_bits, command, kill_after, metrics, start_command
 from tests.stages.test_reward_stage import SETTINGS, WORLD, rankings
-from tests.stages.tiny import link_models, run_stage
+from tests.stages.tiny import link_models, run_stage, two_processes
 from tests.stages.worker import cut_stage
 
 import trivium.stages.rl

@@ -1,15 +1,12 @@
 """PPO killed, cut and shared out: the same bits as without a break, and two ranks as one."""
 
 import json
-import random
-import signal
 from pathlib import Path
 
 import pytest
 from tests.stages.ppo import everything
-from tests.stages.test_distributed import two_processes
-from tests.stages.test_resume import LAST, PATIENCE, Cut, assert_same_bits, cut, kill_after, saved
-from tests.stages.tiny import link_models, metrics, run_stage, start_command, write_recipe
+from tests.stages.test_resume import LAST, PATIENCE, Cut, assert_same_bits, cut, kill_and_repeat, saved
+from tests.stages.tiny import link_models, metrics, run_stage, two_processes, write_recipe
 from tests.stages.worker import cut_stage
 
 import trivium.stages.rl as rl
@@ -29,13 +26,7 @@ def test_killed_at_a_random_point_the_command_ends_in_the_same_bits(
     """kill -9 and the same command again: weights, critic, moments, controllers, watch and the kept model."""
     recipe = write_recipe(tmp_path, everything(judges))
     arguments = ["rl", str(recipe), "-d", str(tmp_path / "run"), "-q", f"rl.init={finished / 'sft/model'}"]
-    process = start_command(*arguments)
-    kill_after(process, random.randint(1, 9), tmp_path / "run/rl/metrics.jsonl")
-    assert process.stdout is not None
-    assert process.returncode == -signal.SIGKILL, process.stdout.read()
-    again = start_command(*arguments)
-    output = again.communicate(timeout=PATIENCE)[0]
-    assert again.returncode == 0, output
+    kill_and_repeat(arguments, tmp_path / "run/rl", 9)
     assert_everything_equal(tmp_path / "run/rl", ppo)
 
 

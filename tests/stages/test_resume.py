@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +63,23 @@ def kill_after(process: "subprocess.Popen[str]", lines: int, file: Path) -> None
     process.wait()
 
 
+def kill_and_repeat(arguments: Sequence[str], stage: Path, most: int) -> None:
+    """The command, killed after 1 to ``most`` steps of ``stage``, so before there is a model; then given again."""
+    process = start_command(*arguments)
+    kill_after(process, random.randint(1, most), stage / "metrics.jsonl")
+    assert process.stdout is not None
+    assert process.returncode == -signal.SIGKILL, process.stdout.read()
+    assert not (stage / "model").exists()
+    again = start_command(*arguments)
+    output = again.communicate(timeout=PATIENCE)[0]
+    assert again.returncode == 0, output
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_a_random_point_the_command_ends_in_the_same_bits(finished: Path, tmp_path: Path, stage: str) -> None:
     """Weights, optimiser moments, metrics and rollouts of the real command, killed and given again."""
     run, arguments = command(finished, tmp_path, stage)
-    process = start_command(*arguments)
-    kill_after(process, random.randint(1, 6), run / stage / "metrics.jsonl")
-    assert process.stdout is not None
-    assert process.returncode == -signal.SIGKILL, process.stdout.read()
-    assert not (run / stage / "model").exists()
-    again = start_command(*arguments)
-    output = again.communicate(timeout=PATIENCE)[0]
-    assert again.returncode == 0, output
+    kill_and_repeat(arguments, run / stage, 6)
     assert_same_bits(run / stage, finished / stage)
 
 

@@ -1,12 +1,7 @@
 """The reward stage on a tiny model: what it leaves, that cuts and kills change nothing, and what it refuses."""
 
 import json
-import os
-import random
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.stages.test_resume import PATIENCE, kill_after
-from tests.stages.tiny import RECIPE, metrics, start_command, write_recipe
+from tests.stages.test_resume import PATIENCE, kill_and_repeat
+from tests.stages.tiny import RECIPE, metrics, two_processes, write_recipe
 
 import trivium.stages.reward as stage
 from trivium.config import PrimerConfig, RankingSourceConfig, RecipeConfig, RewardConfig
@@ -180,14 +175,7 @@ def test_killed_at_a_random_point_the_command_ends_in_the_same_bits(
     finished: Path, source: Path, whole: Path, tmp_path: Path
 ) -> None:
     arguments = command(finished, source, tmp_path)
-    process = start_command(*arguments)
-    kill_after(process, random.randint(1, 6), tmp_path / "run/reward/metrics.jsonl")
-    assert process.stdout is not None
-    assert process.returncode == -signal.SIGKILL, process.stdout.read()
-    assert not (tmp_path / "run/reward/model").exists()
-    again = start_command(*arguments)
-    output = again.communicate(timeout=PATIENCE)[0]
-    assert again.returncode == 0, output
+    kill_and_repeat(arguments, tmp_path / "run/reward", 6)
     assert_same_bits(tmp_path / "run/reward", whole)
 
 
@@ -217,23 +205,7 @@ def test_cut_anywhere_the_stage_ends_in_the_same_bits(
 @pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(finished: Path, source: Path, done: Path, tmp_path: Path) -> None:
     """Training, validation, sampling, statistics and evaluation, shared by two ranks."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.stages.test_reward_stage", str(finished), str(source), str(tmp_path)],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=Path(__file__).resolve().parents[2],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    told = [rank.communicate(timeout=PATIENCE)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(told)
+    two_processes(str(finished), str(source), str(tmp_path), module="tests.stages.test_reward_stage")
     for expected, found in zip(metrics(done), metrics(tmp_path / "reward"), strict=True):
         assert found == pytest.approx(expected, abs=1e-4)
     one, two = (json.loads((place / "evaluation.json").read_text()) for place in (done, tmp_path / "reward"))

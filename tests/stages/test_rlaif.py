@@ -11,8 +11,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from tests.stages.test_distributed import two_processes
-from tests.stages.tiny import link_models, metrics, run_stage, write_recipe
+from tests.stages.tiny import link_models, metrics, run_stage, two_processes, write_recipe
 from tests.stages.worker import cut_stage
 
 from trivium.config import JudgeConfig, RLConfig

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -111,3 +113,29 @@ def start_command(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def two_processes(*arguments: str, module: str = "tests.stages.worker") -> None:
+    """``python -m module ARGUMENTS`` as ranks 0 and 1, ended together; a failure shows what they printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=Path(__file__).resolve().parents[2],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    end = time.monotonic() + 270
+    while time.monotonic() < end and not any(rank.poll() for rank in ranks) and None in [rank.poll() for rank in ranks]:
+        time.sleep(0.05)
+    codes = [rank.poll() for rank in ranks]
+    for rank in ranks:
+        rank.kill()
+    assert codes == [0, 0], "\n".join(rank.communicate()[0] for rank in ranks)

@@ -65,6 +65,23 @@ def test_one_seed_makes_nothing_certain() -> None:
     assert found.verdict.outcome == "open"
 
 
+def test_intervals_of_shares_end_at_0_and_1() -> None:
+    """Two seeds far apart: t with one degree of freedom reaches beyond; that of a KL with the same values may."""
+    results = of_arms((0, 1))
+    rows = [
+        {**row, "measures": {name: {"value": 0.2 + 0.6 * row["seed"], "items": {}} for name in ("accuracy", "kl")}}
+        for row in results["rows"]
+        if row["arm"] == "sft"
+    ]
+    measures = {"accuracy": {"task": "problems"}, "kl": {"task": "problems", "kl_to": "sft"}}
+    found = {
+        m.name: m
+        for m in analyse({**results, "rows": rows, "study": {**results["study"], "measures": measures}}).measures
+    }
+    assert found["accuracy"].means["sft"][1:3] == (0.0, 1.0)
+    assert (found["kl"].means["sft"].low or 0) < -3
+
+
 @pytest.mark.parametrize(("compare", "pairs"), [("all", 6), ("first", 3), ("models", 0)])
 def test_what_is_compared(compare: str, pairs: int) -> None:
     """4 of the 5 arms came to a number. The claim's own comparison is always among them."""

@@ -137,6 +137,7 @@ def test_what_could_not_be_judged_is_in_no_number() -> None:
     right = measure.of_task(MeasureConfig(task="t"), answers)
     assert right == {"value": 0.5, "items": {"a": 1.0, "a#2": 0.0}}
     assert measure.of_task(MeasureConfig(task="t", value="sampled_accuracy"), answers)["items"] == {"a": 0.25}
+    assert measure.of_task(MeasureConfig(task="t", value="sampled_accuracy"), answers, chosen=True)["value"] is None
     empty = measure.of_task(MeasureConfig(task="t"), {"results": [], "threshold": 1.0})
     assert empty == {"value": None, "items": {}}
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = ("o", "s", "^", "D", "v", "P")
-GLYPHS = ("●", "■", "▲", "◆", "▼", "✚")
+# Twice as many as there are colours, so that of two series in one colour each has a marker of its own.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", "h", ">", "p")
+GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "★", "◀", "⬢", "▶", "⬟")
 
 # name: (light, dark). The series keep their order under red-green and blue-yellow blindness (they differ in lightness
 # too), and each has at least 3:1 against its background.
@@ -59,6 +60,11 @@ LIGHT = Theme({name: pair[0] for name, pair in COLOURS.items()})
 
 def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
+
+
+def dashes(index: int) -> str:
+    """The line of a series: dashed where its colour is that of an earlier one."""
+    return "--" if index % len(MARKERS) >= len(SERIES) else "-"
 
 
 def css_variables(scheme: int) -> str:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trivium.report.canvas import Theme, marker, new_figure, style
+from trivium.report.canvas import Theme, dashes, marker, new_figure, style
 from trivium.report.loading import SILENT, Run, Stage, mapping, number
 from trivium.report.verdict import Difference
 from trivium.report.wording import MISSING, decimal, signed
@@ -171,7 +171,8 @@ def samples_figure(run: Run, task: str, key: str, theme: Theme, width: float = 4
             banded = [k for k in x if k in bands]
             low, high = [bands[k][0] for k in banded], [bands[k][1] for k in banded]
             axes.fill_between(banded, low, high, color=theme.series(index), alpha=0.16, linewidth=0)
-            axes.plot(x, y, color=theme.series(index), marker=marker(index), markersize=6, linewidth=2, clip_on=False)
+            drawn: dict[str, Any] = {"color": theme.series(index), "marker": marker(index), "linestyle": dashes(index)}
+            axes.plot(x, y, markersize=6, linewidth=2, clip_on=False, **drawn)
     ticks = sorted({k for pairs in points.values() for k, _ in pairs})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(k) for k in ticks])

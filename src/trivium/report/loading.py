@@ -22,6 +22,7 @@ SHORT_LABELS = {
     "reward": "Reward model",
     "base": "Base",
 }
+ACRONYMS = {name.lower(): name for name in ("PPO", "GRPO", "RLHF", "RLAIF", "RLVR", "DPO", "KTO", "ORPO")}  # of stages
 
 MAKE_FILES = ("rank", "audit", "revise")  # kinds of stages that train nothing
 SILENT = (*MAKE_FILES, "reward")  # kinds of stages whose product answers no problems
@@ -229,7 +230,7 @@ def _read_stages(directory: Path, recipe: dict[str, Any], summary: dict[str, Any
 
 def _read_stage(path: Path, config: dict[str, Any], summary: dict[str, Any], notes: list[str]) -> Stage:
     kind = str(config.get("kind") or path.name)
-    label = SHORT_LABELS.get(kind, kind) if kind == path.name else path.name
+    label = SHORT_LABELS.get(kind, kind) if kind == path.name else ACRONYMS.get(path.name, path.name)
     written = mapping(_read_json(path / "evaluation.json", notes, optional=True))
     judging = written if written.get("kind") == "reward" else {}
     tasks = {} if kind in SILENT or judging else mapping(written.get("tasks")) or mapping(summary.get("evaluation"))

@@ -121,6 +121,8 @@ def analyse(results: Mapping[str, Any]) -> Analysis:
         asked = [side for side in sides if side.measure == name]
         compared = _compare(_pairs(study, labels), asked, values)
         means = {label: over_seeds(found) for label, found in values.items() if found}
+        if is_share(mapping(mapping(study.get("measures")).get(name))):
+            means = {label: within(found, 0.0, 1.0) for label, found in means.items()}
         measures.append(Measure(name, title, better, values, means, compared, is_derived))
     return Analysis(
         study=study,
@@ -132,6 +134,18 @@ def analyse(results: Mapping[str, Any]) -> Analysis:
         fits=fits,
         verdict=judge(sides, {measure.name: measure for measure in measures}),
     )
+
+
+def is_share(measure: Mapping[str, Any]) -> bool:
+    """Whether its values lie between 0 and 1: right answers to a task."""
+    return bool(measure.get("task")) and not measure.get("kl_to") and measure.get("value") != "score"
+
+
+def within(found: Evidence, least: float, most: float) -> Evidence:
+    """``found``, its interval cut to where the truth can lie, which costs it no coverage."""
+    if found.low is None or found.high is None:
+        return found
+    return found._replace(low=max(found.low, least), high=min(found.high, most))
 
 
 def _title(name: str, config: Mapping[str, Any]) -> str:

@@ -41,7 +41,7 @@ def measure(path: Path) -> None:
     found: dict[str, Value] = {}
     for task, names in by_task(measures).items():
         answers = examine(examiner, task, [measures[name] for name in names])
-        found |= {name: of_task(measures[name], answers) for name in names}
+        found |= {name: of_task(measures[name], answers, best_of is not None) for name in names}
     for name, config in measures.items():
         if config.kl_to is not None:
             found[name] = kl_measure(examiner, config, asked["model"], asked["kl_to"][name])
@@ -132,14 +132,18 @@ def examine(examiner: "Examiner", name: str, measures: "Sequence[MeasureConfig]"
     return {**examiner.examine(name, task.model_copy(update=wanted)), "threshold": task.threshold}
 
 
-def of_task(config: "MeasureConfig", answers: dict[str, Any]) -> Value:
+def of_task(config: "MeasureConfig", answers: dict[str, Any], chosen: bool = False) -> Value:
     """One number of an evaluation, in all and by prompt; what could not be judged is in neither.
+
+    Answers ``chosen`` among samples have no right samples of their own: those would be of the model that was sampled.
 
     >>> from trivium.config import MeasureConfig
     >>> results = [{"id": "a", "score": 1.0, "status": "ok"}, {"id": "b", "score": 0.4, "status": "ok"}]
     >>> of_task(MeasureConfig(task="t"), {"results": results, "threshold": 1.0})
     {'value': 0.5, 'items': {'a': 1.0, 'b': 0.0}}
     """
+    if chosen and config.value == "sampled_accuracy":
+        return {"value": None, "items": {}}
     items: dict[str, float] = {}
     seen: dict[str, float] = {}  # also what could not be judged has a name, or others would be paired with it
     for row in answers["results"]:
