@@ -23,7 +23,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 STOP_EVERY = 20  # ragged: mean length of a response before the cap
-GROUP, PROMPTS = 8, 16
+GROUP, PROMPTS, PAIRS = 8, 16, 32
+BETA = 0.1  # of DPO
 LEARNING_RATE = 1e-5
 REWARD_TARGET, REWARD_PENALTY = 100, 0.005
 
@@ -31,12 +32,14 @@ REWARD_TARGET, REWARD_PENALTY = 100, 0.005
 @dataclass(frozen=True)
 class Job:
     """``conversations``: messages, tokens and labels (-100: no loss) of each; ``prompts``: messages and tokens;
-    ``requests``: tokens and how many new ones are wanted; ``repeats``: steps the data must last for."""
+    ``requests``: tokens and how many new ones are wanted; ``pairs``: messages of a prompt, the answers ``chosen`` and
+    ``rejected``, and ``tokens`` of prompt, chosen and rejected."""
 
     directory: str
     conversations: list[dict[str, Any]]
     prompts: list[dict[str, Any]]
     requests: list[dict[str, Any]]
+    pairs: list[dict[str, Any]]
     parameters: int
 
     @property
@@ -84,6 +87,18 @@ def grpo_flops(job: Job, completion_tokens: int) -> float:
     each = completion_tokens / (PROMPTS * GROUP)
     lengths = [len(prompt["tokens"]) + each for prompt in job.prompts for _ in range(GROUP)]
     return 4 * forward_flops(lengths, completion_tokens)  # type: ignore[arg-type]
+
+
+def answer_lengths(job: Job) -> list[tuple[int, int]]:
+    """Of every answer of the pairs: its tokens with those of its prompt, and its own."""
+    sizes = [tuple(map(len, pair["tokens"])) for pair in job.pairs]
+    return [(prompt + answer, answer) for prompt, *answers in sizes for answer in answers]
+
+
+def dpo_flops(job: Job) -> float:
+    """Training on both answers of each pair, each with its own prompt, as nothing were shared; no reference."""
+    lengths, answers = zip(*answer_lengths(job), strict=True)
+    return 3 * forward_flops(list(lengths), sum(answers))
 
 
 def decode_flops(job: Job) -> float:
@@ -204,8 +219,15 @@ def build(directory: Path) -> Job:
         tokens = conversation(tokenizer, [{"role": "user", "content": text(20, 0.7, 3, 90)}])["tokens"]
         wanted = int(np.clip(random.lognormal(math.log(40), 0.7), 8, 160))
         requests.append({"tokens": [*tokens, SPECIAL.index("<|assistant|>")], "new_tokens": wanted})
+    pairs = []
+    for _ in range(PAIRS):
+        messages = [{"role": "user", "content": text(24, 0.6, 4, 80)}]
+        prompt = [*conversation(tokenizer, messages)["tokens"], SPECIAL.index("<|assistant|>")]
+        answers = [text(16, 0.6, 3, 60) for _ in range(2)]
+        tokens = [prompt, *(tokenizer(answer + "<|stop|>")["input_ids"] for answer in answers)]
+        pairs.append({"messages": messages, "chosen": answers[0], "rejected": answers[1], "tokens": tokens})
     parameters = build_model(directory, tokenizer)
-    return Job(str(directory), conversations, prompts, requests, parameters)
+    return Job(str(directory), conversations, prompts, requests, pairs, parameters)
 
 
 if __name__ == "__main__":

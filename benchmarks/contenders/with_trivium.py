@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.job import GROUP, LEARNING_RATE, PROMPTS, REWARD_PENALTY, REWARD_TARGET, Job, new_tokens_limit
+from benchmarks.job import (
+    BETA,
+    GROUP,
+    LEARNING_RATE,
+    PROMPTS,
+    REWARD_PENALTY,
+    REWARD_TARGET,
+    Job,
+    answer_lengths,
+    new_tokens_limit,
+)
 from benchmarks.worker import Turn
 from trivium.progress import Progress
 
@@ -50,7 +60,7 @@ def run_stage(job: Job, model: str, kind: str, stage: dict[str, Any], rows: list
         "log_every": 10,
     }
     source = [{"source": str(data)}]
-    data_key = {"prompts": source} if kind == "rl" else {"data": source}
+    data_key = {{"rl": "prompts", "dpo": "rankings"}.get(kind, "data"): source}
     recipe = resolve({"name": "benchmark", "device": "cpu", "stages": {kind: {**shared, **stage, **data_key}}})
     STAGES[kind](StageContext(kind, recipe.stages[kind], recipe, directory, {}, progress))
 
@@ -59,6 +69,15 @@ def sft(job: Job, turn: Turn) -> None:
     rows = [{"messages": one["messages"]} for one in job.conversations]
     progress = EachStep(turn, sum(len(one["tokens"]) for one in job.conversations))
     run_stage(job, job.model, "sft", {"batch_size": len(rows)}, rows, progress)
+
+
+def dpo(job: Job, turn: Turn) -> None:
+    rows = [
+        {"prompt": pair["messages"][0]["content"], "chosen": pair["chosen"], "rejected": pair["rejected"]}
+        for pair in job.pairs
+    ]
+    stage = {"batch_size": len(rows), "beta": BETA, "validation_share": 0.0}
+    run_stage(job, job.model, "dpo", stage, rows, EachStep(turn, sum(whole for whole, _ in answer_lengths(job))))
 
 
 def grpo(job: Job, turn: Turn, variant: str = "fixed") -> None:

@@ -5,10 +5,11 @@ A callback ends each repetition where the trainer ends its step, so a repetition
 
 from typing import Any
 
-from benchmarks.job import GROUP, LEARNING_RATE, PROMPTS, Job, new_tokens_limit, reward
+from benchmarks.job import BETA, GROUP, LEARNING_RATE, PROMPTS, Job, new_tokens_limit, reward
 from benchmarks.worker import Turn
 
 STEPS = 10_000  # more than anyone measures
+ANSWERS = ("chosen", "rejected")
 REPEATS = 200  # copies of the step's rows, so that an epoch does not end with every step
 
 
@@ -78,6 +79,47 @@ def sft(job: Job, turn: Turn, packing: bool = False) -> None:
 
 def sft_packed(job: Job, turn: Turn) -> None:
     sft(job, turn, packing=True)
+
+
+def dpo(job: Job, turn: Turn, padding_free: bool = False) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    result: dict[str, Any] = {}
+
+    class Watched(DPOTrainer):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            mask = inputs.get("attention_mask")
+            result["tokens"] = inputs["input_ids"].numel() if mask is None else int(mask.sum())
+            result["loss"], result["computed"] = loss.detach().item, inputs["input_ids"].numel()
+            return loss
+
+    rows = [
+        {"prompt": pair["messages"], **{key: [{"role": "assistant", "content": pair[key]}] for key in ANSWERS}}
+        for pair in job.pairs
+    ]
+    trainer = Watched(
+        model=AutoModelForCausalLM.from_pretrained(job.model, dtype="float32"),
+        args=DPOConfig(
+            **arguments(job),
+            per_device_train_batch_size=len(rows),
+            beta=BETA,
+            max_length=512,
+            precompute_ref_log_probs=True,
+            padding_free=padding_free,
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=AutoTokenizer.from_pretrained(job.model),
+        callbacks=[each_step(turn, result)],
+    )
+    trainer.train_dataset = trainer.train_dataset.select(list(range(len(rows))) * REPEATS)
+    trainer.train()
+
+
+def dpo_padding_free(job: Job, turn: Turn) -> None:
+    dpo(job, turn, padding_free=True)
 
 
 def grpo(job: Job, turn: Turn, variant: str = "fixed") -> None:

@@ -42,14 +42,16 @@ JUDGES_UPKEEP = (
 
 @dataclass(frozen=True)
 class Input:
-    """One file that went into an artifact: ``modified`` (ns) and ``bytes`` tell cheaply that it is still the same. Or
-    the rankings of a store: ``bytes`` as JSONL, ``modified`` 0."""
+    """One file that went into an artifact: ``modified`` (ns) and ``bytes`` tell cheaply that it is still the same;
+    ``name``: its path in the folder that the configuration names. Or the rankings of a store: ``bytes`` as JSONL,
+    ``modified`` 0."""
 
     role: str  # "model", "rankings", "conversations", "audit", "data" or "code"
     path: str
     sha256: str
     bytes: int
     modified: int
+    name: str = ""
 
 
 class Hasher:
@@ -68,14 +70,14 @@ class Hasher:
         if place.is_file():
             return [self._file(role, place)]
         found = sorted(path for path in place.rglob("*") if path.is_file() and not _hidden(path.relative_to(place)))
-        return [self._file(role, path) for path in found]
+        return [self._file(role, path, path.relative_to(place).as_posix()) for path in found]
 
-    def _file(self, role: str, path: Path) -> Input:
+    def _file(self, role: str, path: Path, name: str = "") -> Input:
         status = path.stat()
         key = (str(path), status.st_size, status.st_mtime_ns)
         if key not in self.known:
             self.known[key] = sha256(path)
-        return Input(role, str(path), self.known[key], status.st_size, status.st_mtime_ns)
+        return Input(role, str(path), self.known[key], status.st_size, status.st_mtime_ns, name)
 
 
 def _hidden(relative: Path) -> bool:
@@ -84,11 +86,11 @@ def _hidden(relative: Path) -> bool:
 
 def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[Input]:
     """Every local file that a stage's configuration (plain data) reads: models and rankings it builds on, its sources,
-    a user's code. ``made``: what the earlier stages made, by name."""
+    a user's code. ``made``: what the earlier stages made, by name. In the order of the keys that name them."""
     found: list[Input] = []
     stores: set[str] = set()
     of_stages: set[int] = set()  # the sources that are stages, whatever folders are called alike
-    for reference in references(section) if "kind" in section else ():
+    for reference in sorted(references(section), key=lambda one: one.key) if "kind" in section else ():
         if reference.product == "rankings" and reference.name not in made and (stored := _stored(reference.name)):
             stores.add(reference.name)
             found.append(stored)
@@ -115,8 +117,13 @@ def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[In
         laws = mapping.get("constitution")
         if isinstance(laws, str) and (place := Path(laws).expanduser()).is_file():
             found += hasher.files("data", place)
+        options = mapping.get("options")
+        options = options if isinstance(options, Mapping) else {}
+        passages = options.get("documents")
+        if mapping.get("kind") == "tools" and isinstance(passages, str) and Path(passages).expanduser().exists():
+            found += hasher.files("data", Path(passages).expanduser())
         if mapping.get("kind") == "function":
-            code = str((mapping.get("options") or {}).get("path", "")).rpartition(":")[0]
+            code = str(options.get("path", "")).rpartition(":")[0]
             found += [
                 item
                 for place in _code_places(code)
@@ -163,8 +170,8 @@ def _code_places(code: str) -> list[Path]:
 def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, Mapping):
         yield value
-        for item in value.values():
-            yield from _mappings(item)
+        for key in sorted(value, key=str):
+            yield from _mappings(value[key])
     elif isinstance(value, list):
         for item in value:
             yield from _mappings(item)
@@ -197,9 +204,15 @@ def digest(value: Any) -> str:
     ).hexdigest()
 
 
+def contents(inputs: list[Input]) -> list[tuple[str, str, str]]:
+    """What tells ``inputs_of`` one configuration from those of another time: which file has which content. Where a
+    folder lies does not matter."""
+    return [(item.role, item.name, item.sha256) for item in inputs]
+
+
 def fingerprint(settings: dict[str, Any], inputs: list[Input]) -> str:
-    """One hash for ``relevant`` settings and the contents of ``inputs`` (where they lie does not matter)."""
-    return digest([settings, sorted((item.role, item.sha256) for item in inputs)])
+    """One hash for ``relevant`` settings and the ``contents`` of what they name."""
+    return digest([settings, contents(inputs)])
 
 
 def changed(before: Any, after: Any, path: str = "") -> list[str]:
@@ -232,7 +245,7 @@ def reason(entry: Mapping[str, Any], settings: dict[str, Any], inputs: list[Inpu
         return f"since its settings have changed ({told}{more})"
     known = {item["sha256"] for item in entry["inputs"]}
     fresh = [item.path for item in inputs if item.sha256 not in known]
-    return f"since its inputs have changed ({', '.join(fresh[:2]) or 'one is gone'})"
+    return f"since its inputs have changed ({', '.join(fresh[:2]) or 'one is gone, or has another name'})"
 
 
 def records(inputs: list[Input]) -> list[dict[str, Any]]:

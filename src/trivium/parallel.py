@@ -26,7 +26,7 @@ from trivium.schedule import in_order, stage_needs, thread_share
 if TYPE_CHECKING:
     from trivium.config import RecipeConfig
 
-COMMAND = (sys.executable, "-m", "trivium.child")
+COMMAND = (sys.executable, "-P", "-m", "trivium.child")  # -P: a queue.py of the working directory is no part of it
 _LAST_LINES = 20  # of what a child printed, kept for the sentence about its sudden end
 _ON_THE_WAY = {"stage", "advance", "note", "finish"}  # messages after which more will come
 _PATIENT = 2  # interrupts after which a child that has not ended is killed

@@ -131,6 +131,19 @@ def test_what_was_trained_on_is_dropped_and_counted(model: Path, tmp_path: Path)
         evaluate(model, tmp_path, values)
 
 
+@pytest.mark.parametrize("kind", ["labelled", "rankings", "reward"])
+def test_what_answers_were_compared_or_labelled_for_is_dropped_too(model: Path, tmp_path: Path, kind: str) -> None:
+    values = recipe(prompts=[questions(tmp_path / "quiz.jsonl")], verifier={"kind": "exact"}, sampling=SAMPLING)
+    row = {"completion": "a", "label": True} if kind == "labelled" else {"chosen": "a", "rejected": "b"}
+    seen = tmp_path / "seen.jsonl"
+    seen.write_text("".join(json.dumps({"prompt": f"{n}?", **row}) + "\n" for n in range(3)))
+    key = "labelled" if kind == "labelled" else "rankings"
+    stage = {"kind": "reward" if kind == "reward" else "dpo", "init": "sft", key: [{"source": str(seen)}]}
+    values["stages"]["learner"] = stage | ({"loss": "kto"} if kind == "labelled" else {})
+    found = evaluate(model, tmp_path, values)
+    assert found["n"] == 9 and found["duplicates_dropped"] == 3
+
+
 def test_an_infrastructure_error_counts_in_no_share(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,3 +128,29 @@ def files_hash(text: str) -> str:
     import hashlib
 
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_files_that_exchange_their_names_are_other_inputs(tmp_path: Path) -> None:
+    """A folder may be moved; which of its files is called train, and which text lies under which key, is content."""
+    made: dict[str, str] = {}
+    for place, (train, test) in {"a": "12", "moved": "12", "exchanged": "21"}.items():
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "train.jsonl").write_text(train)
+        (tmp_path / place / "test.jsonl").write_text(test)
+        made[place] = lineage.fingerprint({}, lineage.Hasher().files("data", tmp_path / place))
+    assert made["a"] == made["moved"] != made["exchanged"]
+
+    def of(rankings: str, test: str) -> str:
+        section = {"kind": "reward", "rankings": [{"source": rankings}], "test": [{"source": test}]}
+        return lineage.fingerprint({}, lineage.inputs_of(section, {}, lineage.Hasher()))
+
+    one, two = (str(tmp_path / "a" / f"{name}.jsonl") for name in ("train", "test"))
+    assert of(one, two) != of(two, one)
+
+
+def test_what_a_tool_looks_up_is_an_input(tmp_path: Path) -> None:
+    passages = tmp_path / "passages.txt"
+    section = {"kind": "rl", "environment": {"kind": "tools", "options": {"documents": str(passages)}}}
+    passages.write_text("The capital of France is Paris.")
+    (found,) = lineage.inputs_of(section, {}, lineage.Hasher())
+    assert (found.role, found.path) == ("data", str(passages))

@@ -9,6 +9,7 @@ import pytest
 from tests.studies.results_fixture import SEEDS, of_arms, of_curves, on_axis
 from trivium.errors import UserError
 from trivium.studies.analysis import Analysis, Comparison, analyse, load
+from trivium.studies.findings import paragraph
 from trivium.studies.paired import differences, pooled
 
 
@@ -215,15 +216,36 @@ def test_a_study_of_which_nothing_is_done() -> None:
     assert found.measures[0].comparisons == []
 
 
+def test_a_series_that_lost_an_arm_stays_open() -> None:
+    """Certain as claimed over the arms that are left: those that failed may have done so where it does not hold."""
+    results = on_axis()
+    for entry in results["rows"]:
+        if (entry["x"], entry["model"]) == (0.8, "rl"):
+            entry.update(status="failed", measures={})
+    found = analyse(results)
+    assert found.verdict is not None
+    assert found.verdict.outcome == "open"
+    part = found.verdict.parts[0][2]
+    assert part is not None and part.lost == 1 and part.certain
+    text = paragraph(found)
+    assert "mean over 3 of 4 arms" in text
+    assert "every x" not in text and "above sft at x = 0.2 and 0.4" in text
+
+
+def test_a_label_is_not_held_against_a_series() -> None:
+    found = analyse(on_axis(holds_if=[{"better": "e0.4 · rl", "worse": "sft"}])).verdict
+    assert found is not None and found.outcome == "open"
+    assert "is one label, 'sft' several" in found.parts[0][0].problem
+
+
 def test_paired_values() -> None:
     assert differences({0: {"a": 1.0}}, {0: {"b": 1.0}}) == {}
     assert differences({0: 1.0}, {0: {"b": 1.0}}) == {}
     # Items that both pairs share: ((1 - 0) + (0 - 0)) / 2 for a; b is in one pair alone.
-    first = ({0: {"a": 0.0, "b": 0.0}}, {0: {"a": 1.0, "b": 1.0}})
-    second = ({0: {"a": 0.0}}, {0: {"a": 0.0}})
-    assert pooled([first, second]) == {0: {"a": 0.5}}
+    first = differences({0: {"a": 0.0, "b": 0.0}}, {0: {"a": 1.0, "b": 1.0}})
+    assert pooled([first, {0: {"a": 0.0}}]) == {0: {"a": 0.5}}
     # Without any in common, the mean of the means: (1 + 3) / 2. Seed 1 is in one pair alone.
-    assert pooled([({0: {"a": 0.0}, 1: 0.0}, {0: {"a": 1.0}, 1: 1.0}), ({0: {"c": 0.0}}, {0: {"c": 3.0}})]) == {0: 2.0}
+    assert pooled([{0: {"a": 1.0}, 1: 1.0}, {0: {"c": 3.0}}]) == {0: 2.0}
 
 
 def test_labels_stand_in_the_order_of_the_arms() -> None:

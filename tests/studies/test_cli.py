@@ -1,5 +1,6 @@
 """``trivium study``: the list, what is printed, and a mistake as one sentence."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ def test_options_arrive_and_the_findings_are_printed(
     def run_study(name: str, overrides: list[str], directory: Path | None, **options: Any) -> Path:
         given.update(options, name=name, overrides=overrides, directory=directory)
         (tmp_path / "findings.md").write_text("Nothing is certain.\n")
+        rows = [{"status": status} for status in ("finished", *failed)]
+        (tmp_path / "results.json").write_text(json.dumps({"study": {"name": "s"}, "rows": rows}))
         return tmp_path / "report.html"
 
+    failed: list[str] = []
     monkeypatch.setattr(runner, "run_study", run_study)
     main(["study", "feedback", "budget.tokens=5", "--seeds", "3,4", "--at-once", "2", "-d", str(tmp_path), "-q"])
     assert given["name"] == "feedback"
@@ -38,6 +42,10 @@ def test_options_arrive_and_the_findings_are_printed(
     said = capsys.readouterr().out
     assert "Nothing is certain." in said
     assert f"report: {tmp_path / 'report.html'}" in said
+    failed.append("failed")
+    with pytest.raises(SystemExit, match="1"):
+        main(["study", "feedback", "-d", str(tmp_path)])
+    assert "1 of 2 rows have failed" in capsys.readouterr().err
 
 
 def test_only_the_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,48 @@ def test_results_are_there_after_every_job(jobs: FakeJobs, monkeypatch: pytest.M
     assert statuses[0] == ["missing", "missing"]
     assert ["finished", "missing"] in statuses
     assert statuses[-1] == ["finished", "finished"]
+
+
+def test_what_was_found_stands_until_it_is_looked_at_again(jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut at once, the command given again leaves the results of before; other overrides leave none of them."""
+    before = run()["rows"]
+    monkeypatch.setattr(running, "in_order", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    found = files.read_json(Path("studies/small/results.json"))["rows"]
+    assert found == before and {row["status"] for row in found} == {"finished"}
+    with pytest.raises(KeyboardInterrupt):
+        run({"budget": {"tokens": 10_000}})
+    assert {row["status"] for row in files.read_json(Path("studies/small/results.json"))["rows"]} == {"missing"}
+
+
+def test_stages_side_by_side_do_not_spend_the_budget_twice(jobs: FakeJobs) -> None:
+    """reward and dpo go back to rank alone: each is given the 90 tokens that it leaves, and both spend them."""
+    jobs.tokens = {"rank": 10, "reward": 80, "dpo": 70}
+    by = {"kind": "reward_model", "options": {"model": "reward"}}
+    arms = {"both": {"models": ["dpo"], "best_of": {"n": 2, "by": by}}, "dpo": {"models": ["dpo"]}}
+    found = rows(run({"budget": {"tokens": 100}, "arms": arms, "seeds": [0], "measures": {"a": {"task": "problems"}}}))
+    assert found["dpo", 0]["status"] == "finished"
+    assert found["both", 0]["status"] == "out_of_budget" and found["both", 0]["measures"] == {}
+    assert found["both", 0]["reason"] == "its stages spent 160 tokens of the budget of 100"
+
+
+def test_a_node_of_a_killed_study_is_waited_for(jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it left behind ends its step first: until then the run is in use, though no study holds the node."""
+    slept: list[float] = []
+    with ExitStack() as left_behind:
+
+        def locked(stage: str) -> None:
+            (node,) = Path("studies/nodes").glob(f"{stage}-*")
+            left_behind.enter_context(files.lock(node))
+
+        jobs.fails = {"pretrain"}
+        run({"seeds": [0]})
+        locked("pretrain")
+        jobs.fails = set()
+        monkeypatch.setattr("trivium.studies.nodes.time.sleep", lambda s: (slept.append(s), left_behind.close()))
+        assert {row["status"] for row in run({"seeds": [0]})["rows"]} == {"finished"}
+    assert slept
 
 
 def test_curves_are_gains_over_the_start(jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,10 @@ import torch
 from trivium.config import (
     DPOConfig,
     RankConfig,
+    RankingSourceConfig,
     RecipeConfig,
     ReviseConfig,
+    RewardConfig,
     RLConfig,
     SFTConfig,
     SourceConfig,
@@ -37,6 +39,7 @@ from trivium.evaluation.shares import (
     status_counts,
     teacher_numbers,
 )
+from trivium.feedback.rankings.sources import read_rankings
 from trivium.feedback.verdict import Verdict
 from trivium.feedback.verifiers import build
 from trivium.feedback.verifiers.base import infra_error
@@ -231,21 +234,29 @@ class Examiner:
 
 @lru_cache(maxsize=2)
 def _training_records(recipe: str) -> list[Prompt | Conversation]:
-    """What the stages of a recipe (as JSON) learn from, apart from the corpora: demonstrations, and every prompt that
-    is answered to be judged, ranked or revised. What a stage makes has its own prompts."""
+    """What the stages of a recipe (as JSON) learn from, apart from the corpora: demonstrations, labelled answers,
+    rankings, and every prompt that is answered to be judged, ranked or revised. What a stage makes has its prompts."""
     config = RecipeConfig.model_validate_json(recipe)
     demonstrations: dict[str, SourceConfig] = {}
     asked: dict[str, SourceConfig] = {}
+    labelled: dict[str, SourceConfig] = {}
+    ranked: dict[str, RankingSourceConfig] = {}
     for stage in config.stages.values():
         if isinstance(stage, SFTConfig):
             named = [source for source in stage.data if source.source not in config.stages]
             demonstrations |= {source.model_dump_json(): source for source in named}
         elif isinstance(stage, RankConfig | ReviseConfig | DPOConfig | RLConfig):
             asked |= {source.model_dump_json(): source for source in stage.prompts}
+        if isinstance(stage, DPOConfig):
+            labelled |= {source.model_dump_json(): source for source in stage.labelled}
+        if isinstance(stage, DPOConfig | RewardConfig):
+            given = [source for source in stage.rankings if source.source not in config.stages]
+            ranked |= {source.model_dump_json(): source for source in given}
     records: list[Prompt | Conversation] = []
     records += [item for part in sources.conversations(list(demonstrations.values()), config) for item in part]
     records += [item for part in sources.prompts(list(asked.values()), config) for item in part]
-    return records
+    records += [answer.prompt for answer in sources.labelled(list(labelled.values()), config)]
+    return records + [ranking.prompt for ranking in read_rankings(list(ranked.values()))]
 
 
 def _references(prompt: Prompt) -> list[str]:

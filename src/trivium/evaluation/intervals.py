@@ -186,7 +186,7 @@ def over_seeds(values: Mapping[Hashable, float | Mapping[str, float]], confidenc
     things are resampled: seeds, and items where seeds share them, since then their luck does not
     average out over seeds; what both count is subtracted (Cameron, Gelbach and Miller, 2011). For a mean all of this
     has a closed form, the limit of infinitely many resamples. Seeds that agree, but for rounding, still have the noise
-    of their items.
+    of their items; where they have none, nothing says how far a further seed would lie, and there is no interval.
 
     One seed tells of its items alone: a percentile bootstrap, and no p-value.
 
@@ -218,6 +218,8 @@ def over_seeds(values: Mapping[Hashable, float | Mapping[str, float]], confidenc
     between = math.fsum((mean - estimate) ** 2 for mean in means) / (n * (n - 1))
     rounding = (1e-9 * max(map(abs, means))) ** 2
     error = math.sqrt((between if between > rounding else cells) + shared)
+    if error == 0 and estimate != 0 and not any(len(table) > 1 for table in tables):
+        return Evidence(estimate, None, None, None, n, items)
     half = student_t_quantile(0.5 + confidence / 2, n - 1) * error
     p = student_t_p_value(estimate / error, n - 1) if error > 0 else float(estimate == 0)
     return Evidence(estimate, estimate - half, estimate + half, p, n, items)

@@ -41,12 +41,14 @@ class Label:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``second`` less ``first`` over common seeds and items; ``p`` is corrected for the family, None with one seed."""
+    """``second`` less ``first`` over common seeds and items; ``p`` is corrected for the family, None with one seed.
+    ``lost``: how many pairs of two series had no seed in common and are not in it."""
 
     first: str
     second: str
     evidence: Evidence
     p: float | None = None
+    lost: int = 0
 
     @property
     def certain(self) -> bool:
@@ -209,14 +211,16 @@ def _pairs(study: Mapping[str, Any], labels: list[Label]) -> list[tuple[str, str
 def _compare(pairs: list[tuple[str, str]], asked: list[Sides], values: Mapping[str, Values]) -> list[Comparison]:
     """The differences of all pairs and of the claim's own, with p-values corrected for their number together."""
     found = {pair: differences(values.get(pair[0], {}), values.get(pair[1], {})) for pair in pairs}
+    lost: dict[tuple[str, str], int] = {}
     for side in asked:
         pair = names(side)
         if side.pairs and pair not in found and pair[::-1] not in found:
-            found[pair] = pooled([(values.get(worse, {}), values.get(better, {})) for worse, better in side.pairs])
+            each = [differences(values.get(worse, {}), values.get(better, {})) for worse, better in side.pairs]
+            found[pair], lost[pair] = pooled([one for one in each if one]), sum(not one for one in each)
     evidence = {pair: over_seeds(by_seed) for pair, by_seed in found.items() if by_seed}
     tested = {pair: one.p for pair, one in evidence.items() if one.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-    return [Comparison(*pair, one, adjusted.get(pair)) for pair, one in evidence.items()]
+    return [Comparison(*pair, one, adjusted.get(pair), lost.get(pair, 0)) for pair, one in evidence.items()]
 
 
 def _costs(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

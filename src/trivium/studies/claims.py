@@ -49,6 +49,9 @@ def _sides(entry: Mapping[str, Any], labels: Sequence["Label"], main: str) -> Si
     highs, lows = found[better], found[worse]
     if len(highs) == len(lows) == 1:
         return Sides(better, worse, measure, [(lows[0].name, highs[0].name)])
+    if 1 in (len(highs), len(lows)):
+        one, many = (better, worse) if len(highs) == 1 else (worse, better)
+        return Sides(better, worse, measure, [], f"{one!r} is one label, {many!r} several; name the like on both sides")
     by_arm = {label.arm: label.name for label in lows}
     pairs = [(by_arm[label.arm], label.name) for label in highs if label.arm in by_arm]
     problem = "" if pairs else f"{better!r} and {worse!r} have no arm in common"
@@ -68,14 +71,14 @@ def _named(name: str, labels: Sequence["Label"]) -> list["Label"]:
 
 def judge(sides: Sequence[Sides], measures: Mapping[str, "Measure"]) -> Verdict | None:
     """Supported where every comparison is certain as claimed, contradicted where one is certain the other way round,
-    else open. None where the study names no comparison."""
+    else open, as it is where arms are missing from a series. None where the study names no comparison."""
     if not sides:
         return None
     parts: list[tuple[Sides, Outcome, Comparison | None]] = []
     for side in sides:
         measure = measures.get(side.measure)
         found, sign = _comparison(side, measure)
-        if found is None or measure is None or not found.certain:
+        if found is None or measure is None or found.lost or not found.certain:
             parts.append((side, "open", found))
             continue
         sign = -sign if measure.better == "lower" else sign

@@ -49,7 +49,7 @@ def study(
     command skips what is finished and goes on with what was cut.
     """
     from trivium.errors import UserError
-    from trivium.studies import load, runner
+    from trivium.studies import analysis, load, runner
 
     if not arguments:
         for name in load.names():
@@ -69,3 +69,10 @@ def study(
     if findings.is_file():
         click.echo(findings.read_text(encoding="utf-8").strip())
     click.echo(f"report: {page}")
+    if report_only:
+        return
+    rows = analysis.load(page.parent)["rows"]
+    if failed := sum(row["status"] == "failed" for row in rows):
+        raise UserError(
+            f"{failed} of {len(rows)} rows have failed; the report says why, and the same command tries again"
+        )

@@ -165,6 +165,7 @@ def series(analysis: Analysis, measure: Measure) -> list[str]:
         first, second = places.get(one.first), places.get(one.second)
         if first and second and first.arm == second.arm and first.x is not None:
             pairs.setdefault((first.model, second.model), []).append((first.x, one))
+    every = sorted({label.x for label in analysis.on_axis if label.x is not None})
     found = []
     for (first_model, second_model), along in pairs.items():
         along.sort(key=lambda pair: pair[0])
@@ -177,12 +178,12 @@ def series(analysis: Analysis, measure: Measure) -> list[str]:
                 most = max((one for x, one in along if x in places_of), key=lambda one: abs(one.evidence.estimate))
                 x = next(x for x, one in along if one is most)
                 parts.append(
-                    f"certainly {word} {first_model} at {_places(places_of, [x for x, _ in along])} "
+                    f"certainly {word} {first_model} at {_places(places_of, every)} "
                     f"(most at {x:g}: {points(*most.evidence[:3])})"
                 )
         if opened:
             other = "it" if parts else first_model
-            parts.append(f"not certainly apart from {other} at {_places(opened, [x for x, _ in along])}")
+            parts.append(f"not certainly apart from {other} at {_places(opened, every)}")
         found.append(f"On {measure.title}, {second_model} is {'; '.join(parts)}.")
     tested = sum(one.p is not None for one in measure.comparisons)
     if found and tested > 1:
@@ -280,8 +281,8 @@ def _reason(side: Sides, one: Comparison | None, measure: Measure | None) -> str
         value, low, high = -value, None if high is None else -high, None if low is None else -low
     sure = "certain" if one.certain else "not certain"
     p = f", corrected p {'below 0.001' if one.p < 0.001 else decimal(one.p)}" if one.p is not None else ""
-    there = [pair for pair in side.pairs if all(label in measure.means for label in pair)]
-    over = f", mean over {len(there)} of {len(side.pairs)} arms," if len(side.pairs) > 1 else ""
+    arms = len(side.pairs)
+    over = f", mean over {arms - one.lost} of {arms} arms," if arms > 1 else ""
     return f"{side.better} less {side.worse} on {title}{over} is {points(value, low, high)}, {sure}{p}"
 
 

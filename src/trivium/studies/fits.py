@@ -118,18 +118,24 @@ def _fit(label: str, name: str, kind: str, points: dict[Hashable, list[Point]]) 
     )
 
 
+def _at_the_ends(curve: CurveFit) -> bool:
+    largest = {seed: max(point["kl"] for point in points if "gold" in point) for seed, points in curve.points.items()}
+    return all(peak <= 0 or peak >= largest[seed] for seed, peak in curve.peaks.items())
+
+
 def derived(fits: Iterable[CurveFit]) -> dict[str, tuple[str, str, dict[str, Values]]]:
     """Numbers of a curve that labels can be compared by: name -> (title, better, label -> seed -> number).
 
     ``CURVE/best`` is the highest gold gain measured, ``CURVE/last`` the gold gain at the largest KL, ``CURVE/gap`` the
-    proxy less the gold gain there, ``CURVE/peak`` the KL of the highest fitted gain within what was measured.
+    proxy less the gold gain there, ``CURVE/peak`` the KL of the highest fitted gain within what was measured; not where
+    training's fits rise, or fall, from end to end in every seed: how far it went would be compared.
     """
     found: dict[str, tuple[str, str, dict[str, Values]]] = {}
     for curve in fits:
         best: Values = {}
         last: Values = {}
         gap: Values = {}
-        peak: Values = {**curve.peaks}
+        peak: Values = {} if curve.kind == "rl" and _at_the_ends(curve) else {**curve.peaks}
         for seed, points in curve.points.items():
             golds = [point for point in points if "gold" in point]
             if not golds:

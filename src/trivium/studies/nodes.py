@@ -89,9 +89,16 @@ class Nodes:
 
     @contextmanager
     def _held(self, folder: Path) -> Iterator[None]:
-        """Wait until no other study works on the same node."""
+        """Wait until no other study works on the same node, nor what a killed one has left behind."""
+        with self._locked(self.directory / ".locks" / folder.name):
+            with self._locked(folder):
+                pass
+            yield
+
+    @contextmanager
+    def _locked(self, folder: Path) -> Iterator[None]:
         while True:
-            lock = files.lock(self.directory / ".locks" / folder.name)
+            lock = files.lock(folder)
             try:
                 lock.__enter__()
                 break

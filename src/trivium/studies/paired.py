@@ -23,17 +23,15 @@ def differences(first: Values, second: Values) -> Values:
     return found
 
 
-def pooled(pairs: Sequence[tuple[Values, Values]]) -> Values:
-    """The mean over several pairs of labels of their differences, over seeds that have all of them.
+def pooled(each: Sequence[Values]) -> Values:
+    """The mean of the ``differences`` of several pairs of labels, over seeds that have all of them.
 
-    A pair without any common seed (an arm that failed) is left out.
     Items that all pairs of a seed share keep their place: the mean over pairs is then taken item by item. Where there
     are none, there is one number for the seed.
 
-    >>> pooled([({0: 0.25}, {0: 0.5}), ({0: 0.0}, {0: 0.75})])
+    >>> pooled([{0: 0.25}, {0: 0.75, 1: 0.5}])
     {0: 0.5}
     """
-    each = [table for first, second in pairs if (table := differences(first, second))]
     found: Values = {}
     for seed in each[0] if each else ():
         parts = [table[seed] for table in each if seed in table]

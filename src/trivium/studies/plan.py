@@ -193,8 +193,8 @@ def identity(
 ) -> str:
     """A hash of what a stage's outcome depends on, where ``parents`` says for each stage that it names what it is."""
     placed = replaced(section, parents)
-    inputs = sorted((item.role, item.sha256) for item in lineage.inputs_of(placed, {}, hasher))
-    return lineage.digest([lineage.relevant(recipe, placed), inputs, recipe.device])
+    inputs = lineage.inputs_of(placed, {}, hasher)
+    return lineage.digest([lineage.relevant(recipe, placed), lineage.contents(inputs), recipe.device])
 
 
 def replaced(section: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

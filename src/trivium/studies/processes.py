@@ -25,7 +25,8 @@ class Processes:
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "trivium.studies.job", str(os.getpid()), *arguments]
+        # -P: a queue.py in the working directory is no part of it
+        command = [sys.executable, "-P", "-m", "trivium.studies.job", str(os.getpid()), *arguments]
         with open(log, "ab") as file:
             with self.lock:
                 if self.stopped:

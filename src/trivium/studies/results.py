@@ -1,6 +1,6 @@
 """``results.json``: every arm, model and seed of a study with what was measured and spent, or why there is nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from trivium.studies.nodes import COSTS, Cost, Outcome
 from trivium.studies.plan import Plan, Row
 
 Outcomes = Mapping[str, Outcome]
+REACHED = ("finished", "ended_by_budget")
 NOT_RUN = Outcome("missing", "it was not run yet")
 
 
@@ -24,8 +25,10 @@ def row_of(plan: Plan, row: Row, outcomes: Outcomes) -> dict[str, Any]:
     own = [outcomes.get(key, NOT_RUN) for key in row.paid.values()]
     measured = outcomes.get(row.measurement, NOT_RUN) if row.measurement else None
     status, reason = status_of([*own, *([measured] if measured else [])])
-    reached = status in ("finished", "ended_by_budget")
     cost: dict[str, Any] = spent(plan, outcomes, row.paid.values())
+    if status in REACHED and (gone := beyond(plan, row, cost, status)):
+        status, reason = "out_of_budget", gone
+    reached = status in REACHED
     shared = [outcomes[key] for key in row.paid.values() if not plan.steps[key].counted and key in outcomes]
     cost["shared_seconds"] = sum(outcome.cost.get("seconds", 0.0) for outcome in shared)
     cost = {name: value if "seconds" in name else int(value) for name, value in cost.items()}
@@ -52,6 +55,20 @@ def row_of(plan: Plan, row: Row, outcomes: Outcomes) -> dict[str, Any]:
             if key in outcomes and outcomes[key].folder
         },
     }
+
+
+def beyond(plan: Plan, row: Row, cost: Cost, status: str) -> str:
+    """That an arm's stages together have spent more than its budget, as a sentence; "" where they have not.
+
+    A stage ends with the step that reaches the budget. More is spent only by what no step counts, or by stages side by
+    side: neither goes back to the other, so each was given what their common past has left."""
+    keys = {key for key in row.paid.values() if plan.steps[key].counted}
+    beside = keys - set().union(*(plan.steps[key].before for key in keys))
+    if status == "ended_by_budget" and len(beside) < 2:
+        return ""
+    budget = plan.study.budget.model_dump()
+    over = [name for name, limit in budget.items() if limit is not None and cost[name] > limit]
+    return "; ".join(f"its stages spent {cost[name]:,.0f} {name} of the budget of {budget[name]:,}" for name in over)
 
 
 def status_of(outcomes: list[Outcome]) -> tuple[str, str]:
@@ -119,14 +136,23 @@ def write(
     asked: Mapping[str, Any],
     seconds: float,
     environment: dict[str, Any],
+    earlier: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write ``results.json`` whole, from what is known now. ``asked``: what else was asked for, by key."""
+    """Write ``results.json`` whole, from what is known now. ``asked``: what else was asked for, by key; ``earlier``:
+    what the same study had found before, which stands until its jobs have been looked at again."""
+    known = {_place(row): row for row in earlier}
+    rows = [row_of(plan, row, outcomes) for row in plan.rows]
+    rows = [known.get(_place(row), row) if row["reason"] == NOT_RUN.reason else row for row in rows]
     value = {
         "study": plan.study.model_dump(mode="json"),
         "seeds": plan.seeds,
         **asked,
         "wall_seconds": round(seconds, 1),
         "environment": environment,
-        "rows": [row_of(plan, row, outcomes) for row in plan.rows],
+        "rows": rows,
     }
     files.write_json(directory / "results.json", value)
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["arm"], row["model"], row["seed"]

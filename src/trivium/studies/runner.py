@@ -25,6 +25,8 @@ from trivium.studies.nodes import Nodes, Outcome
 from trivium.studies.plan import Measurement, Plan, Step, make_plan, replaced
 from trivium.studies.processes import Processes, last_words
 
+HELD_OUT = ("data", "rankings")  # what a stage learns from by prompts that it has seen
+
 
 def run_study(
     name_or_path: str | Path,
@@ -65,7 +67,7 @@ def run_study(
         home = Path(nodes) if nodes is not None else place.parent / "nodes"
         given = [str(name_or_path), *written(overrides)]
         same = known.get("study") == study.model_dump(mode="json") and known.get("given", given) == given
-        before = float(known.get("wall_seconds", 0.0)) if same else 0.0
+        before = known if same else {}
         Runner(plan, place, home.resolve(), workers, before, shown, given).run()
     return report(place)
 
@@ -94,8 +96,8 @@ def cores() -> int:
 
 
 class Runner:
-    """The jobs of a plan and what became of each. ``before``: seconds that earlier runs of the study took; ``given``:
-    the name of the study and the overrides."""
+    """The jobs of a plan and what became of each. ``before``: what ``results.json`` says of earlier runs of the same
+    study; ``given``: the name of the study and the overrides."""
 
     def __init__(
         self,
@@ -103,7 +105,7 @@ class Runner:
         directory: Path,
         home: Path,
         at_once: int,
-        before: float,
+        before: Mapping[str, Any],
         shown: progress.Progress,
         given: Sequence[str] = (),
     ) -> None:
@@ -196,7 +198,7 @@ class Runner:
         named = {name: {**value, "label": "", "unit": "", "better": ""} for name, value in measures.items()}
         tasks = recipe["evaluation"]
         held_out = [lineage.relevant(asked.recipe, recipe["stages"]), lineage.relevant(asked.recipe, tasks)]
-        inputs = sorted(item.sha256 for item in lineage.inputs_of([tasks, asked.best_of], {}, self.nodes.hasher))
+        inputs: list[Any] = lineage.contents(lineage.inputs_of([tasks, asked.best_of], {}, self.nodes.hasher))
         inputs += self.training_data(asked.recipe)  # what also occurs in it is left out
         own = lineage.digest([asked.stage, identities, named, asked.best_of, held_out, inputs, recipe["device"]])
         request = {
@@ -219,15 +221,16 @@ class Runner:
         found: set[str] = set()
         for stage in recipe.stages.values():
             section = replaced(stage.model_dump(mode="json"), elsewhere)
-            found |= {i.sha256 for i in lineage.inputs_of(section, {}, self.nodes.hasher) if i.role == "data"}
+            found |= {i.sha256 for i in lineage.inputs_of(section, {}, self.nodes.hasher) if i.role in HELD_OUT}
         return sorted(found)
 
     # ---- what is shown and written ---------------------------------------------------------------------------------
 
     def write(self) -> None:
-        seconds = self.before + time.monotonic() - self.began
+        seconds = float(self.before.get("wall_seconds", 0.0)) + time.monotonic() - self.began
         asked = {"at_once": self.at_once, "given": self.given}
-        results.write(self.plan, self.outcomes, self.directory, asked, seconds, self.environment)
+        earlier = self.before.get("rows", ())
+        results.write(self.plan, self.outcomes, self.directory, asked, seconds, self.environment, earlier)
 
     def tell(self, key: str, outcome: Outcome, seconds: float) -> None:
         if self.processes.stopped or outcome.inherited:
