@@ -121,7 +121,7 @@ _stage_command(
     "dpo",
     "dpo",
     "Learn from preferences directly: from rankings, or from a judge's of the policy's own answers.",
-    "trivium dpo my-recipe dpo.beta=0.2",
+    "trivium dpo my-recipe.yaml dpo.beta=0.2",
 )
 _stage_command(
     "rl",

@@ -164,3 +164,21 @@ def model_name(place: Path) -> str:
     """
     place = place.resolve()
     return "-".join(place.parts[-3:-1]) if place.name == "model" and len(place.parts) > 3 else place.name
+
+
+def no_model(place: Path) -> str | None:
+    """What a folder given as a model is instead, where that is known: an adapter, or a whole run."""
+    if (place / "config.json").is_file():
+        return None
+    if (place / "adapter_config.json").is_file():
+        merged = place.parent / "model"
+        where = f" ({merged})" if (merged / "config.json").is_file() else ""
+        return (
+            f"{place} holds an adapter, not a whole model; name the model that it was merged into{where}, or open it "
+            "with peft"
+        )
+    if (place / "recipe.yaml").is_file():
+        models = sorted(str(found.parent) for found in place.glob("*/model/config.json"))
+        instead = f"name one of its models: {', '.join(models)}" if models else "none of its stages has a model yet"
+        return f"{place} is a run; {instead}"
+    return None

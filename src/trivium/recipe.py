@@ -26,7 +26,7 @@ PATH_KEYS = ("source", "init", "path")
 
 def nearest(word: str, words: Sequence[str]) -> str:
     """`` (did you mean 'x'?)`` for the nearest of ``words``, or an empty string."""
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, words, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

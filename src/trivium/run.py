@@ -110,8 +110,11 @@ def evaluate(
             return evaluate_run(Path(place), tasks, overrides, stages=stages, options=chosen, quiet=quiet)
         return _evaluate_run(Path(place), overrides, stages, quiet)
     if recipe is None and not tasks:
+        from trivium.files import no_model
+
         raise UserError(
-            f"{place} is no run directory; to evaluate a model, name the recipe with the tasks: --recipe NAME, "
+            no_model(Path(place))
+            or f"{place} is no run directory; to evaluate a model, name the recipe with the tasks: --recipe NAME, "
             "or the tasks: --tasks FILE"
         )
     if tasks:

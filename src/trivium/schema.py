@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -13,6 +13,23 @@ from trivium.recipe import nearest
 from trivium.strict_yaml import write_yaml
 
 COMMENT_COLUMN = 44
+MAPPING = "a mapping of keys to values"
+# what a value should be, by what pydantic calls the mistake
+WANTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": MAPPING,
+    "model_type": MAPPING,
+    "model_attributes_type": MAPPING,
+}
 
 
 def explain(error: ValidationError, root: type[BaseModel] = RecipeConfig, whole: str = "the recipe") -> str:
@@ -30,7 +47,7 @@ def _sentence(mistake: ErrorDetails, root: type[BaseModel], whole: str) -> str:
     match mistake["type"]:
         case "extra_forbidden":
             keys = list(parent.model_fields) if parent else []
-            hint = nearest(path[-1], keys) or f"; it has {', '.join(keys)}"
+            hint = _below(path[-1], parent) or nearest(path[-1], keys) or f"; it has {', '.join(keys)}"
             return f"{'.'.join(path[:-1]) or whole} has no key {path[-1]!r}{hint}"
         case "missing":
             field = parent.model_fields.get(path[-1]) if parent else None
@@ -43,7 +60,27 @@ def _sentence(mistake: ErrorDetails, root: type[BaseModel], whole: str) -> str:
             return f"{key}.kind is {context.get('tag')!r}, but a stage is one of {tags}; set {key}.kind"
         case "value_error":
             return f"{key or whole}: {mistake['msg'].removeprefix('Value error, ')}"
+        case "too_short":
+            return f"{key} is {given}, but should hold at least {_entries(context['min_length'])}"
+        case "too_long":
+            return f"{key} is {given}, but should hold at most {_entries(context['max_length'])}"
+        case kind if kind in WANTED:
+            takes = f"; it takes {', '.join(annotation.model_fields)}" if _is_model(annotation) else ""
+            return f"{key} is {given}, but should be {WANTED[kind]}{takes}"
     return f"{key} is {given}, but {mistake['msg'].replace('Input should', 'it should').removeprefix('it ')}"
+
+
+def _entries(number: int) -> str:
+    return f"{number} {'entry' if number == 1 else 'entries'}"
+
+
+def _below(key: str, parent: type[BaseModel] | None) -> str:
+    """As ``nearest``, where ``key`` is one of a part of ``parent``: ``lr`` of ``optimizer.lr``."""
+    for name, field in parent.model_fields.items() if parent else ():
+        part = _bare(field.annotation)
+        if _is_model(part) and key in part.model_fields:
+            return f" (did you mean '{name}.{key}'?)"
+    return ""
 
 
 def _locate(location: Sequence[str | int], root: type[BaseModel]) -> tuple[list[str], Any, type[BaseModel] | None]:
@@ -63,7 +100,7 @@ def _locate(location: Sequence[str | int], root: type[BaseModel]) -> tuple[list[
             here = members[str(segment)]
             continue
         path.append(str(segment))
-        if isinstance(here, type) and issubclass(here, BaseModel):
+        if _is_model(here):
             parent = here
             field = here.model_fields.get(str(segment))
             here = field.annotation if field else None
@@ -86,7 +123,11 @@ def _bare(annotation: Any) -> Any:
 def _union_models(annotation: Any) -> list[type[BaseModel]]:
     if get_origin(annotation) not in (Union, types.UnionType):
         return []
-    return [member for member in get_args(annotation) if isinstance(member, type) and issubclass(member, BaseModel)]
+    return [member for member in get_args(annotation) if _is_model(member)]
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _choices(annotation: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from click import Group
 
 from tests.platform.conftest import FakeStages
 from trivium import cli
+from trivium.run import stages_of_kind
 
 
 def call(*arguments: str) -> int:
@@ -39,6 +40,15 @@ def test_every_help_has_an_example(command: tuple[str, ...], capsys: pytest.Capt
     out = capsys.readouterr().out
     assert "Example" in out.rstrip().splitlines()[-2] or "Example" in out.rstrip().splitlines()[-3] or "Example:" in out
     assert f"trivium {command[0]}" in out
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "sft", "reward", "dpo", "rl"])
+def test_the_example_of_a_stage_names_a_recipe_that_can_be(kind: str) -> None:
+    command = cli.cli.commands[kind]
+    assert isinstance(command, cli._Command)
+    _, name, recipe, *overrides = command.example.split()
+    assert name == kind
+    assert recipe.endswith(".yaml") or stages_of_kind(recipe, kind, overrides)
 
 
 def test_help_is_quick() -> None:
@@ -83,6 +93,38 @@ def test_mistakes_are_one_sentence(
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert not Path("runs").exists()
+
+
+def test_what_is_no_model_is_said_with_what_to_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter, model = tmp_path / "sft" / "adapter", tmp_path / "sft" / "model"
+    for place, name in ((adapter, "adapter_config.json"), (model, "config.json"), (tmp_path, "recipe.yaml")):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("{}")
+    about_adapter = (
+        f"error: {adapter} holds an adapter, not a whole model; name the model that it was merged into ({model})"
+    )
+    about_run = f"error: {tmp_path} is a run; name one of its models: {model}"
+    for arguments, told in (
+        (["generate", str(adapter), "-p", "x"], about_adapter),
+        (["eval", str(adapter)], about_adapter),
+        (["generate", str(tmp_path), "-p", "x"], about_run),
+    ):
+        assert call(*arguments) == 1
+        assert capsys.readouterr().err.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("init", "told"), [("run/sft/adapter", "holds an adapter"), ("./run", "is a run; none of its")]
+)
+def test_a_start_that_is_no_model_is_refused_before_anything_is_spent(
+    fake: FakeStages, tiny: Path, init: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("run/sft/adapter").mkdir(parents=True)
+    Path("run/recipe.yaml").write_text("name: run")
+    Path("run/sft/adapter/adapter_config.json").write_text("{}")
+    assert call("run", str(tiny), f"sft.init={init}") == 1
+    assert f"stages.sft.init: {Path(init)} {told}" in capsys.readouterr().err
+    assert fake.calls == []
 
 
 def test_a_stage_command_runs_that_stage(fake: FakeStages, tiny: Path) -> None:

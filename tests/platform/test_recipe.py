@@ -64,7 +64,11 @@ def test_overrides_from_python_keep_their_types(tiny: Path) -> None:
         ("pretrain.data.0.sauce=x", ["stages.pretrain.data.0", "'source'"]),
         ("problems.treshold=0.5", ["evaluation.problems", "'threshold'"]),
         ("sede=1", ["'sede'", "'seed'"]),
-        ("rl.steps=many", ["stages.rl.steps", "'many'", "integer"]),
+        ("rl.steps=many", ["stages.rl.steps is 'many', but should be a whole number"]),
+        ("rl.sampling=true", ["should be a mapping of keys to values; it takes temperature, top_k"]),
+        ("stages.rl=null", ["stages.rl is None, but should be a mapping of keys to values"]),
+        ("rl.optimizer.betas=[1, 2, 3]", ["stages.rl.optimizer.betas", "should hold at most 2 entries"]),
+        ("sft.lr=0.1", ["stages.sft has no key 'lr' (did you mean 'optimizer.lr'?)"]),
         ("rl.steps=0", ["stages.rl.steps", "greater than or equal to 1"]),
         ("rl.kl=k4", ["stages.rl.kl", "k2, k3"]),
         ("rl.preset=gropo", ["stages.rl.preset", "'grpo'"]),
@@ -121,6 +125,7 @@ def test_unknown_recipe_names_the_nearest_and_lists_all() -> None:
     assert all(name in str(caught.value) for name in recipe.names())
     with pytest.raises(UserError, match=r"nowhere\.yaml"):
         recipe.load("nowhere.yaml")
+    assert recipe.nearest("nope", ["code"]) == ""
 
 
 def test_presets_fill_only_what_is_left_open(tiny: Path) -> None:

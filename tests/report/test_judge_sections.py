@@ -100,6 +100,14 @@ def test_every_section_is_there(page: Page) -> None:
     assert "#judges" in page.links and page.ids["judges"] == page.ids["monitors"] == page.ids["preferences"] == 1
 
 
+def test_entries_of_the_navigation_are_called_as_the_headings_they_lead_to(html: str) -> None:
+    entries = re.findall(r'<a href="#([\w-]+)">([^<]+)</a>', html.partition("<nav")[2].partition("</nav>")[0])
+    assert {"judges", "monitors", "preferences", "revisions"} <= {place for place, _ in entries}
+    for place, name in entries:
+        heading = re.search(rf'<section id="{place}">\s*<h2>([^<]+)</h2>', html)
+        assert heading and name.lower() in heading[1].lower(), place
+
+
 def test_the_page_stays_sound(html: str, page: Page) -> None:
     assert max(page.ids.values()) == 1, [name for name, n in page.ids.items() if n > 1]
     assert all(link[1:] in page.ids for link in page.links if link.startswith("#"))

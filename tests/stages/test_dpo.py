@@ -286,6 +286,32 @@ def test_a_round_without_any_pair_stops(finished: Path, tmp_path: Path, monkeypa
         run_stage(iterated(finished, validation_share=0.99999), tmp_path / "dpo", recipe=WORLD)
 
 
+@pytest.mark.parametrize("loss", ["sigmoid", "kto"])
+def test_a_later_round_without_any_pair_is_left_out(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    """All answers are alike in the second round: nothing is learned in its steps, and the third goes on; cut or not."""
+    score, asked = Judge.score, [0]
+
+    def alike_in_the_second(judge: Judge, answers: Any) -> list[Score]:
+        asked[0] += 1
+        return [Score(5.0) for _ in answers] if asked[0] == 2 else score(judge, answers)
+
+    monkeypatch.setattr(Judge, "score", alike_in_the_second)
+    for name in ("whole", "cut"):
+        asked[0] = 0
+        place = tmp_path / name / "dpo"
+        if name == "cut":
+            with monkeypatch.context() as patch:
+                patch.setattr(stage, "update", cut_second(stage.update))
+                with pytest.raises(Cut):
+                    run_stage(iterated(finished, loss=loss), place, recipe=WORLD)
+        found = run_stage(iterated(finished, loss=loss), place, recipe=WORLD)
+        assert [row["pairs"] > 0 for row in rows(place)] == [True, False, True]
+        assert found["steps"] == 8 and (place / "iterations/002.jsonl").read_text() == ""
+    assert_same_bits(tmp_path / "cut/dpo", tmp_path / "whole/dpo")
+
+
 def test_a_monitor_that_can_judge_nothing_stops(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dpo.monitor.slots could judge none of 24 answers"):
         run_stage(iterated(finished, monitor={"slots": {"kind": "slots"}}), tmp_path / "dpo", recipe=WORLD)
@@ -445,8 +471,8 @@ def test_two_processes_give_the_numbers_of_one(
     ("changes", "told"),
     [
         ({"rankings": []}, "dpo has nothing to learn from; set one of them: dpo.rankings"),
-        ({"judge": ROUNDS["judge"]}, "dpo.rankings and judge are all set; set one of them"),
-        ({"rewards": {"a": {"kind": "length"}}}, "dpo.rankings and rewards are all set"),
+        ({"judge": ROUNDS["judge"]}, "dpo.rankings and dpo.judge are both set; set one of them"),
+        ({"rewards": {"a": {"kind": "length"}}}, "dpo.rankings and dpo.rewards are both set"),
         ({"iterations": 2}, "iterations is for rounds, but neither dpo.judge nor dpo.rewards is set"),
         ({"monitor": ROUNDS["monitor"]}, "monitor is for rounds"),
         ({"pairs": "all"}, "pairs is for rounds"),

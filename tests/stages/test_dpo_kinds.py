@@ -303,7 +303,7 @@ def test_two_processes_give_the_numbers_of_one(
         ({"loss": "kto", "labelled": [{"source": "x.jsonl", "adapter": "e2e"}]}, "labelled.0: .* adapter e2e makes no"),
         (
             {"loss": "kto", "rankings": [], "labelled": [{"source": "x.jsonl"}], "rewards": {"a": {"kind": "primer"}}},
-            "dpo.labelled and rewards are all set",
+            "dpo.labelled and dpo.rewards are both set",
         ),
     ],
 )
@@ -336,10 +336,12 @@ def test_rows_without_a_label_or_a_second_prompt_are_told(finished: Path, tmp_pa
     path.write_text('{"prompt": "a", "completion": "b", "label": "so so"}\n')
     with pytest.raises(UserError, match="expected true or false in field 'label', found 'so so'"):
         run_stage(offline(finished, path, **values), tmp_path / "dpo", recipe=WORLD)
-    path.write_text('{"q": "a", "says": "b", "thumb": true}\n')
     mapped = [{"source": str(path), "fields": {"prompt": "q", "completion": "says", "label": "thumb"}}]
-    with pytest.raises(UserError, match="kto_baseline is mismatched, which needs two different prompts"):
-        run_stage(offline(finished, path, **values, labelled=mapped), tmp_path / "dpo", recipe=WORLD)
+    for prompts, share, left_out in (("ab", 0.5, "1 prompt is"), ("a", 0, "0 prompts are")):
+        path.write_text("".join(f'{{"q": "{prompt}", "says": "b", "thumb": true}}\n' for prompt in prompts))
+        config = offline(finished, path, **values | {"validation_share": share, "labelled": mapped})
+        with pytest.raises(UserError, match=f"needs two different prompts .* there is one .{left_out} held out.; set"):
+            run_stage(config, tmp_path / "dpo", recipe=WORLD)
     config = offline(finished, path, **values, labelled=mapped, kto_baseline="none", steps=1)
     assert run_stage(config, tmp_path / "dpo", recipe=WORLD)["labels"] == 1
 

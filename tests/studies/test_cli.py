@@ -68,6 +68,7 @@ def test_only_the_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
         (["study", "missing.yaml"], "missing.yaml does not exist"),
         (["study", "feedback", "arms.dop.overrides.dpo.beta=0.2"], "no arm 'dop' (did you mean 'dpo'?)"),
         (["study", "feedback", "--report-only", "-d", "nowhere"], "has no results.json"),
+        (["study", "feedback", "--report-only", "--seeds", "0"], "leave out --seeds"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

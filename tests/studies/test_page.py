@@ -63,6 +63,7 @@ def test_the_page_stands_alone_and_says_everything(tmp_path: Path) -> None:
         "Share of the budget",
     ):
         assert words in said.replace("\u00a0", " "), words
+    assert re.search(r'<table class="plain words">\s*<caption>Seeds by what became of them', text)  # it scrolls
 
 
 def test_beside_it_lie_findings_figures_and_numbers(tmp_path: Path) -> None:
@@ -120,6 +121,14 @@ def test_a_study_that_has_only_begun(tmp_path: Path) -> None:
     text = built(tmp_path, results)
     assert "There is nothing to compare." in text
     assert "5 missing" in text
+
+
+def test_half_a_token_is_not_printed(tmp_path: Path) -> None:
+    results = of_arms([0, 1])
+    for row in results["rows"]:
+        row["cost"] = {"tokens": 6079 + row["seed"]}
+    text = built(tmp_path, results)
+    assert "<td>6\u2009080</td>" in text and "079.5" not in text
 
 
 def test_no_results_is_a_sentence(tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ def test_the_shipped_studies_can_be_planned(name: str) -> None:
         ({"models": []}, "nothing of it is measured"),
         ({"shared": ["stf"]}, "shared names 'stf'"),
         ({"measures": {"a": {"task": "problem"}}}, "which is no task (did you mean 'problems'?)"),
+        ({"arms": {"a": {"x": 0.5}, "b": {}}}, "arms.b has no x, and other arms have one"),
         ({"measures": {"a": {}}}, "says nothing of where it comes from"),
         ({"measures": {"a": {"task": "taste"}}}, "no threshold; use value: score"),
         ({"measures": {"a": {"of": "x", "task": "problems"}}}, "keep one of"),
@@ -214,6 +215,13 @@ def test_an_unknown_key_of_a_study_is_refused(written: Path) -> None:
         load(written, ["seed=3"])
     with pytest.raises(UserError, match="no key 'overides'"):
         check({**STUDY, "overides": {}}, "study small")
+
+
+def test_values_of_a_study_that_are_no_good_are_told_in_plain_words() -> None:
+    with pytest.raises(UserError, match=r"arms is \{\}, but should hold at least 1 entry"):
+        check({**STUDY, "arms": {}}, "study small")
+    with pytest.raises(UserError, match=r"curves.a.kind is missing; give best_of_n \(.*\) or rl \("):
+        check({**STUDY, "curves": {"a": {"stage": "rl"}}}, "study small")
 
 
 def test_a_claim_about_what_is_not_there_is_refused_before_anything_is_spent() -> None:

@@ -204,6 +204,7 @@ def test_what_was_found_stands_until_it_is_looked_at_again(jobs: FakeJobs, monke
     with pytest.raises(KeyboardInterrupt):
         run({"budget": {"tokens": 10_000}})
     assert {row["status"] for row in files.read_json(Path("studies/small/results.json"))["rows"]} == {"missing"}
+    assert files.read_json(Path("studies/small/old/1/results.json"))["rows"] == before  # those are kept apart
 
 
 def test_stages_side_by_side_do_not_spend_the_budget_twice(jobs: FakeJobs) -> None:

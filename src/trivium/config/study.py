@@ -44,7 +44,7 @@ class CurveConfig(Strict):
     """Gold against proxy along the KL, from what a stage has written down."""
 
     stage: str = Field(description="a reward stage with gold (best-of-n), or an rl stage with watch.gold (rl)")
-    kind: Literal["best_of_n", "rl"] = Field(description="which of the two")
+    kind: Literal["best_of_n", "rl"] = Field(description="best_of_n (of a reward stage) or rl (of an rl stage)")
 
 
 class ClaimConfig(Strict):

@@ -151,7 +151,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path.parent} is no Hugging Face model directory: it has no {path.name}.") from error
+        told = f"{path.parent} is no Hugging Face model directory: it has no {path.name}."
+        raise UserError(files.no_model(path.parent) or told) from error
     except (ValueError, OSError) as error:
         raise UserError(f"{path} could not be read as JSON: {error}.") from error
     if not isinstance(value, dict):

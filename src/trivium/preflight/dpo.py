@@ -36,7 +36,9 @@ def check_dpo(config: "DPOConfig", stage: str) -> None:
     if chosen and config.labelled and not config.rankings:
         chosen[0] = "labelled"
     if len(chosen) != 1:
-        problem = f"{stage}.{' and '.join(chosen)} are all set" if chosen else f"{stage} has nothing to learn from"
+        keys = " and ".join(f"{stage}.{name}" for name in chosen)
+        how_many = "both" if len(chosen) == 2 else "all"
+        problem = f"{keys} are {how_many} set" if chosen else f"{stage} has nothing to learn from"
         raise UserError(
             f"{problem}; set one of them: {stage}.rankings to learn from what is there (kto: or labelled), "
             f"{stage}.judge or {stage}.rewards to learn from the policy's own answers"

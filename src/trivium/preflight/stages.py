@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trivium.errors import UserError
+from trivium.files import no_model
 from trivium.preflight.adapters import check_lora
 from trivium.preflight.common import check_weight, default_of
 from trivium.preflight.dpo import check_dpo
@@ -33,7 +34,11 @@ def check_models(name: str, config: Any, stages: Collection[str]) -> None:
         place = Path(reference.name).expanduser()
         place = place / "model" if (place / "model").is_dir() else place
         models = reference.product in ("policy", "scorer", "model")
-        if reference.name in stages or not models or not (place / "config.json").is_file():
+        if reference.name in stages or not models:
+            continue
+        if told := no_model(place):
+            raise UserError(f"stages.{name}.{reference.key}: {told}")
+        if not (place / "config.json").is_file():
             continue
         from trivium.model.huggingface import read_config
         from trivium.model.scalar import refuse_scores

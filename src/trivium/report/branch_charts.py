@@ -162,9 +162,11 @@ def _labels(axes: "Axes", rows: list[Row], groups: list[list[Branch]], theme: Th
             color=theme["muted"],
             **placed,
         )
+    methods = [row.branch.method for row in rows]
     for row in rows:
         branch = row.branch
-        name = _shortened(branch.method, 15 if narrow else 26)
+        twice = methods.count(branch.method) > 1
+        name = _shortened(f"{branch.method}, {branch.stage.label}" if twice else branch.method, 15 if narrow else 26)
         axes.annotate(
             name,
             (0, row.y),
@@ -276,7 +278,7 @@ def _bars(axes: "Axes", rows: list[Row], theme: Theme, run: Run, what: str) -> N
         colour = theme.series(run.series(branch.stage))
         axes.barh(row.y, own, height=0.34, color=colour, linewidth=0, zorder=3)
         axes.barh(row.y, more, left=own, height=0.34, color=colour, alpha=0.3, linewidth=0, zorder=3)
-        words = f"{own:.1f}" if what == "kl" else _short_time(own + more)
+        words = (f"{own:.1f}" if own >= 1 else f"{own:.2g}") if what == "kl" else _short_time(own + more)
         axes.annotate(
             words,
             (own + more, row.y),

@@ -166,14 +166,14 @@ def of_judges(run: Run) -> dict[str, Any] | None:
         "learning": of_learning(run),
         "usage": judges.usage_table(run),
     }
-    sections = {
-        "judges": found["audits"] or found["usage"],
-        "monitors": found["learning"],
-        "preferences": found["preferences"],
-        "revisions": found["revisions"],
+    sections = {  # as the headings of judges.html begin
+        ("judges", "AI judges"): found["audits"] or found["usage"],
+        ("monitors", "Monitors"): found["learning"],
+        ("preferences", "Preference optimisation"): found["preferences"],
+        ("revisions", "Critique and revise"): found["revisions"],
     }
-    there = [name for name, content in sections.items() if content]
-    return found | {"first": there[0]} if there else None
+    there = [entry for entry, content in sections.items() if content]
+    return found | {"entries": there} if there else None
 
 
 def warnings(run: Run) -> list[str]:

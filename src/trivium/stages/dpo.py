@@ -94,6 +94,8 @@ def from_itself(
                     lesson = rounds.begin(number, policy, first_step=step == first)
                 if step == first:  # else the checkpoint has counted them
                     loop.generated += rounds.generated(number)
+            if not lesson.train.tasks:
+                continue
             chosen = drawn(context, step - first, len(lesson.train.tasks), f"iteration-{number + 1}")
             update(loop, policy, lesson, chosen, config, device)
         rows = rounds.rows()

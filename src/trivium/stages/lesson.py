@@ -112,20 +112,22 @@ def _check(
 ) -> None:
     """UserError where there is nothing to learn from, or nothing of a kind that the loss needs."""
     name, config = context.name, context.config
+    cause = f"{too_long} responses are longer than the model's context of {limit} tokens, " if too_long else ""
+    left_out = f"{cause}{validation} {'prompt is' if validation == 1 else 'prompts are'} held out"
     if not train:
-        cause = f"{too_long} responses are longer than the model's context of {limit} tokens, " if too_long else ""
         what = {"kto": "a label", "plackett_luce": "an order"}.get(config.loss, "a pair")
         given = f"{rankings + labelled} {'rows' if labelled else 'rankings'} gives {what}"
         keys = f"{name}.rankings" if not labelled else f"{name}.labelled"
         raise UserError(
-            f"{name}: none of {given} to learn from ({cause}{validation} prompts are held out); "
+            f"{name}: none of {given} to learn from ({left_out}); "
             f"check {keys}, and validation_share ({config.validation_share})"
         )
     if config.imitation and not any(task.best for task in train):
         raise UserError(f"{name}.sft_weight is {config.imitation}, but no answer here is good or the best of a ranking")
     if mismatched(config) and len({task.prompt for task in train}) < 2:
         raise UserError(
-            f"{name}.kto_baseline is mismatched, which needs two different prompts, and there is one; set it to none"
+            f"{name}.kto_baseline is mismatched, which needs two different prompts to learn from, and there is one "
+            f"({left_out}); set it to none, or check validation_share ({config.validation_share})"
         )
 
 

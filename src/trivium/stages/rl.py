@@ -178,7 +178,7 @@ def score(
 ) -> Scored:
     """Reference, old log-probabilities and values, then advantages: all before the first update of the step."""
     reference, device = models.reference, models.device
-    monitored = config.kl != "none" or (step + 1) % config.log_every == 0
+    monitored = config.kl != "none" or (step + 1) % config.log_every == 0 or step + 1 == config.steps
     at_reference = score_groups(reference, groups, settings, config, device) if reference and monitored else None
     several = config.epochs * config.minibatches > 1
     old = score_groups(models.policy, groups, settings, config, device) if several else None

@@ -77,7 +77,9 @@ class Rounds:
     def begin(self, number: int, policy: Decoder, first_step: bool) -> Lesson:
         """What round ``number`` (from 0) teaches, made from ``policy`` unless it is there (all ranks must call).
 
-        UserError where it is gone although the policy has learned from it already.
+        Nothing, where a later round than the first has no pair: a policy whose answers are all alike good, or alike
+        bad, may have others further on. UserError where the first has none, and where a round is gone although the
+        policy has learned from it already.
         """
         path = self.context.directory / "iterations" / f"{number + 1:03d}.jsonl"
         if not shared(path.is_file()):
@@ -87,18 +89,21 @@ class Rounds:
                     "again from its beginning in another directory"
                 )
             self._make(number, policy, path)
-        rankings = read_rankings([RankingSourceConfig(source=str(path))])
+        rankings = read_rankings([RankingSourceConfig(source=str(path))]) if path.stat().st_size else []
         tasks, too_long = self._tasks(rankings, policy.config.context_length)
         reference, elsewhere = (
             [_kept(task, name, path, self.config) for task in tasks] for name in (REFERENCE, ELSEWHERE)
         )
         lesson = Lesson.of(Known(tasks, reference, elsewhere), self.config.validation_share)
         if not lesson.train.tasks:
-            raise UserError(
+            why = (
                 f"{self.context.name}: iteration {number + 1} leaves no pair to learn from: of {len(rankings)}, "
                 f"{len(lesson.held_out.tasks)} are held out for validation and {too_long} answers are longer than the "
-                f"model's context; ask more prompts with {self.context.name}.tasks"
+                "model's context"
             )
+            if number == 0:
+                raise UserError(f"{why}; ask more prompts with {self.context.name}.tasks")
+            self.context.progress.note(f"{why}; its steps are left out")
         return lesson
 
     def rows(self) -> list[dict[str, Any]]:
@@ -129,7 +134,7 @@ class Rounds:
         rankings, row = made
         tasks, too_long = self._tasks(rankings, policy.config.context_length)
         with self.autocast():
-            found = read_reference(policy, tasks, self.config, self.device)
+            found = read_reference(policy, tasks, self.config, self.device) if tasks else ([], [])
         known = {
             task.task.rankings[0].id: dict(zip((REFERENCE, ELSEWHERE), both, strict=True))
             for task, *both in zip(tasks, *found, strict=True)
@@ -184,8 +189,10 @@ class Rounds:
             **told,
             **scored.row,
         }
-        if not used:
+        if not used and (number == 0 or not known):
             raise self._no_pairs(row, answers, scored.failure)
+        if not used:
+            return [], row
         row["gap"] = statistics.fmean(one.gap for _, one in used)
         row["chosen_length"] = statistics.fmean(one.chosen.length for _, one in used)
         row["rejected_length"] = statistics.fmean(one.rejected.length for _, one in used)

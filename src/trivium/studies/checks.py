@@ -85,6 +85,16 @@ def _check_measure(at: str, name: str, measure: "MeasureConfig", recipe: "Recipe
         raise UserError(f"{at}: {key} needs samples of {measure.task}; set {measure.task}.samples in overrides")
 
 
+def check_axis(study: "StudyConfig") -> None:
+    """All arms lie on the axis, or none: a line through some of them would hide the others."""
+    without = [name for name, arm in study.arms.items() if arm.x is None]
+    if without and len(without) < len(study.arms):
+        raise UserError(
+            f"study {study.name}: arms.{without[0]} has no x, and other arms have one; give each of them its place on "
+            "the axis, or none"
+        )
+
+
 def check_labels(plan: "Plan") -> None:
     """No two rows of a seed are called alike, since their numbers would be taken for one another's."""
     taken: set[str] = set()

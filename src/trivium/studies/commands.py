@@ -58,8 +58,10 @@ def study(
     name, overrides = arguments[0], list(arguments[1:])
     if "=" in name:
         raise UserError(f"{name} is no study; name one before its keys, such as trivium study feedback {name}")
+    if report_only and (overrides or seeds):
+        raise UserError("--report-only shows results as they are; leave out --seeds and KEY=VALUE, or it")
     if report_only:
-        place = directory or Path("runs/studies") / load.load(name, overrides)[0].name
+        place = directory or Path("runs/studies") / load.load(name)[0].name
         if not (place / "results.json").is_file():
             raise UserError(f"{place} has no results.json; run the study first, without --report-only")
         page = runner.report(place)

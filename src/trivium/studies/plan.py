@@ -13,7 +13,7 @@ from trivium import lineage
 from trivium.recipe import apply_overrides, read, resolve
 from trivium.references import references
 from trivium.studies.arms import closure, curves_of, models_of, others_of, roots_of, scorers_of
-from trivium.studies.checks import check_arm, check_claim, check_labels, check_steps
+from trivium.studies.checks import check_arm, check_axis, check_claim, check_labels, check_steps
 
 if TYPE_CHECKING:
     from trivium.config import ArmConfig, MeasureConfig, RecipeConfig, StudyConfig
@@ -119,6 +119,7 @@ def make_plan(
     ``seeds`` in place of the study's own; ``of_recipe``: overrides of the recipe that come after the study's and the
     arm's.
     """
+    check_axis(study)
     plan = Plan(study, list(dict.fromkeys(study.seeds if seeds is None else seeds)))
     values, where = read(study.recipe)
     hasher = lineage.Hasher()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,22 @@ def run_study(
         home = Path(nodes) if nodes is not None else place.parent / "nodes"
         given = [str(name_or_path), *written(overrides)]
         same = known.get("study") == study.model_dump(mode="json") and known.get("given", given) == given
+        if known and not same:
+            kept = set_aside(place)
+            shown.note(f"{place} held results of other settings; they are in {kept}")
         before = known if same else {}
         Runner(plan, place, home.resolve(), workers, before, shown, given).run()
     return report(place)
+
+
+def set_aside(place: Path) -> Path:
+    """Move the results and the report of ``place`` to a folder below it, old/1, old/2 and so on; returns it."""
+    folder = next(path for number in count(1) if not (path := place / "old" / str(number)).exists())
+    folder.mkdir(parents=True)
+    for path in sorted(place.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            path.rename(folder / path.name)
+    return folder
 
 
 def report(directory: Path) -> Path:

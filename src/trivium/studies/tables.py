@@ -9,9 +9,15 @@ from trivium.report.wording import MISSING, clean, count, decimal, duration, sig
 from trivium.studies.analysis import DONE, Analysis, Comparison, Measure
 from trivium.studies.findings import FORMS, WORDS, budget_ratio, label_states, several
 
+
+def whole(mean: float | None) -> str:
+    """A mean of counts, without its fraction."""
+    return count(None if mean is None else round(mean))
+
+
 COSTS = {
-    "tokens": ("Tokens trained", count),
-    "generated": ("Tokens generated", count),
+    "tokens": ("Tokens trained", whole),
+    "generated": ("Tokens generated", whole),
     "seconds": ("Time of its stages", duration),
     "shared_seconds": ("Time of shared stages", duration),
 }

@@ -15,6 +15,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
+from trivium import files
 from trivium.errors import UserError
 
 PAD, END, USER, ASSISTANT, SYSTEM, STOP = SPECIAL_TOKENS = (
@@ -128,7 +129,8 @@ class Tokenizer:
         path = _locate(source)
         if not path.is_file():
             raise UserError(
-                f"{path.parent} has no tokenizer.json: save the tokenizer in its fast form (save_pretrained of a "
+                files.no_model(path.parent)
+                or f"{path.parent} has no tokenizer.json: save the tokenizer in its fast form (save_pretrained of a "
                 "transformers fast tokenizer writes it)"
             )
         try:
