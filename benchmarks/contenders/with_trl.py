@@ -26,7 +26,6 @@ def arguments(job: Job) -> dict[str, Any]:
         "report_to": "none",
         "save_strategy": "no",
         "disable_tqdm": True,
-        "shuffle_dataset": False,
         "dataloader_pin_memory": False,
     }
 
@@ -64,6 +63,7 @@ def sft(job: Job, turn: Turn, packing: bool = False) -> None:
             **arguments(job),
             per_device_train_batch_size=len(rows),
             packing=packing,
+            shuffle_dataset=False,
             max_length=512,
             train_sampling_strategy="sequential",
         ),
@@ -107,6 +107,7 @@ def dpo(job: Job, turn: Turn, padding_free: bool = False) -> None:
             per_device_train_batch_size=len(rows),
             beta=BETA,
             max_length=512,
+            train_sampling_strategy="sequential",
             precompute_ref_log_probs=True,
             padding_free=padding_free,
         ),
@@ -145,6 +146,7 @@ def grpo(job: Job, turn: Turn, variant: str = "fixed") -> None:
         reward_funcs=nearness,
         args=GRPOConfig(
             **arguments(job),
+            shuffle_dataset=False,
             per_device_train_batch_size=PROMPTS * GROUP,
             num_generations=GROUP,
             max_completion_length=new_tokens_limit(variant),
