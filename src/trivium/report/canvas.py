@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Twice as many as there are colours, so that of two series in one colour each has a marker of its own.
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", "h", ">", "p")
-GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "★", "◀", "⬢", "▶", "⬟")
+MARKERS = ("o", "s", "^", "D", "v", "P", "p", "*", "<", "h", ">", "X")
+GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "⬟", "★", "◀", "⬢", "▶", "✖")
 
 # name: (light, dark). The series keep their order under red-green and blue-yellow blindness (they differ in lightness
 # too), and each has at least 3:1 against its background.

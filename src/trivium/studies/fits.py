@@ -119,8 +119,10 @@ def _fit(label: str, name: str, kind: str, points: dict[Hashable, list[Point]]) 
 
 
 def _at_the_ends(curve: CurveFit) -> bool:
-    largest = {seed: max(point["kl"] for point in points if "gold" in point) for seed, points in curve.points.items()}
-    return all(peak <= 0 or peak >= largest[seed] for seed, peak in curve.peaks.items())
+    def end(seed: Hashable) -> float:
+        return max(point["kl"] for point in curve.points[seed] if "gold" in point)
+
+    return all(peak <= 0 or peak >= end(seed) for seed, peak in curve.peaks.items())
 
 
 def derived(fits: Iterable[CurveFit]) -> dict[str, tuple[str, str, dict[str, Values]]]:

@@ -26,7 +26,7 @@ def row_of(plan: Plan, row: Row, outcomes: Outcomes) -> dict[str, Any]:
     measured = outcomes.get(row.measurement, NOT_RUN) if row.measurement else None
     status, reason = status_of([*own, *([measured] if measured else [])])
     cost: dict[str, Any] = spent(plan, outcomes, row.paid.values())
-    if status in REACHED and (gone := beyond(plan, row, cost, status)):
+    if status in REACHED and (gone := beyond(plan, row, cost)):
         status, reason = "out_of_budget", gone
     reached = status in REACHED
     shared = [outcomes[key] for key in row.paid.values() if not plan.steps[key].counted and key in outcomes]
@@ -57,14 +57,14 @@ def row_of(plan: Plan, row: Row, outcomes: Outcomes) -> dict[str, Any]:
     }
 
 
-def beyond(plan: Plan, row: Row, cost: Cost, status: str) -> str:
-    """That an arm's stages together have spent more than its budget, as a sentence; "" where they have not.
+def beyond(plan: Plan, row: Row, cost: Cost) -> str:
+    """That an arm's stages side by side have together spent more than its budget, as a sentence; else nothing.
 
-    A stage ends with the step that reaches the budget. More is spent only by what no step counts, or by stages side by
-    side: neither goes back to the other, so each was given what their common past has left."""
+    Neither goes back to the other, so each was given what their common past has left. A stage alone spends no more than
+    the step that reaches the budget."""
     keys = {key for key in row.paid.values() if plan.steps[key].counted}
     beside = keys - set().union(*(plan.steps[key].before for key in keys))
-    if status == "ended_by_budget" and len(beside) < 2:
+    if len(beside) < 2:
         return ""
     budget = plan.study.budget.model_dump()
     over = [name for name, limit in budget.items() if limit is not None and cost[name] > limit]
