@@ -1,6 +1,7 @@
 """The figures of a study: arms as dots, arms on an axis as lines, gold against proxy with the fitted forms."""
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -313,7 +314,8 @@ def _curve(axes: "Axes", theme: Theme, curve: CurveFit, divisor: float) -> tuple
                 x, y = zip(*points, strict=True)
                 axes.plot(x, y, marker(series), color=colour, alpha=alpha, markersize=diameter, markerfacecolor=face)
     if curve.form in curve.alpha:
-        end = math.sqrt(curve.largest_kl)
+        # one seed that went much further than the others says nothing of theirs
+        end = math.sqrt(statistics.median(max(point["kl"] for point in points) for points in curve.points.values()))
         along = [end * i / 80 for i in range(81)]
         gains = value(curve.form, curve.alpha[curve.form].estimate, curve.beta[curve.form].estimate, along)
         axes.plot(along, gains, color=theme["ink"], linewidth=1.6, zorder=4)

@@ -23,7 +23,8 @@ CAPTIONS = {
     "dots": "Means over seeds with 95% intervals; faint dots are the seeds. Hollow: the budget ended it in some seed.",
     "lines": "Means over seeds, with 95% intervals as bands; faint dots are the seeds.",
     "curves": "Gains over the start against the square root of the KL (nats a response), each seed faint, means "
-    "strong; the line is the form that fits better, with parameters that are means over seeds.",
+    "strong; the line is the form that fits better, with parameters that are means over seeds, drawn as far as half of "
+    "them went.",
 }
 
 
