@@ -142,6 +142,9 @@ def test_what_answers_were_compared_or_labelled_for_is_dropped_too(model: Path, 
     values["stages"]["learner"] = stage | ({"loss": "kto"} if kind == "labelled" else {})
     found = evaluate(model, tmp_path, values)
     assert found["n"] == 9 and found["duplicates_dropped"] == 3
+    seen.unlink()  # nobody has judged yet: the stages before are evaluated all the same
+    values["stages"]["learner"]["steps"] = 5  # or the records of before would be known still
+    assert evaluate(model, tmp_path, values)["n"] == 12
 
 
 def test_an_infrastructure_error_counts_in_no_share(

@@ -1,6 +1,7 @@
 """Evaluate a model on the tasks of a recipe: greedy accuracy, pass@k from samples, bits per byte of references."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -24,7 +25,7 @@ from trivium.config import (
 )
 from trivium.data import sources
 from trivium.data.duplicates import drop_duplicates
-from trivium.data.records import Conversation, Message, Prompt
+from trivium.data.records import Conversation, LabelledAnswer, Message, Prompt
 from trivium.errors import UserError
 from trivium.evaluation.metrics import bits_per_byte
 from trivium.evaluation.shares import (
@@ -39,6 +40,7 @@ from trivium.evaluation.shares import (
     status_counts,
     teacher_numbers,
 )
+from trivium.feedback.rankings.record import Ranking
 from trivium.feedback.rankings.sources import read_rankings
 from trivium.feedback.verdict import Verdict
 from trivium.feedback.verifiers import build
@@ -255,8 +257,14 @@ def _training_records(recipe: str) -> list[Prompt | Conversation]:
     records: list[Prompt | Conversation] = []
     records += [item for part in sources.conversations(list(demonstrations.values()), config) for item in part]
     records += [item for part in sources.prompts(list(asked.values()), config) for item in part]
-    records += [answer.prompt for answer in sources.labelled(list(labelled.values()), config)]
-    return records + [ranking.prompt for ranking in read_rankings(list(ranked.values()))]
+    judged: list[LabelledAnswer | Ranking] = []
+    for source in labelled.values():
+        with suppress(UserError):  # people may not have judged yet; the stage that learns from it says what is missing
+            judged += sources.labelled([source], config)
+    for ranking_source in ranked.values():
+        with suppress(UserError):
+            judged += read_rankings([ranking_source])
+    return records + [item.prompt for item in judged]
 
 
 def _references(prompt: Prompt) -> list[str]:
