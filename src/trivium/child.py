@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from trivium.errors import UserError
+from trivium.parent import on_death
 from trivium.progress import SHOWN_METRICS, Progress
 
 ADVANCE_SECONDS = 0.2  # between two messages about how far it is
-_PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux
 
 
 class Told(Progress):
@@ -57,7 +57,7 @@ class Told(Progress):
 
 def main() -> int:
     """Follow orders until the last; the exit code: 0, 1 after an error, 130 after an interrupt."""
-    _end_with_parent()
+    on_death(signal.SIGKILL)  # in the midst of whatever it computes
     told = Told(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     orders: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -110,15 +110,6 @@ def _listen(orders: "queue.Queue[dict[str, Any]]") -> None:
             if order["do"] == "end":
                 return
     os._exit(1)
-
-
-def _end_with_parent() -> None:
-    """On Linux the kernel kills this process with its parent, in the midst of whatever it computes."""
-    if sys.platform == "linux":
-        import ctypes
-
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
 
 
 if __name__ == "__main__":

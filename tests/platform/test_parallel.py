@@ -206,6 +206,20 @@ def test_ctrl_c_lets_every_stage_save(forked: Path, read: Read) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_file_of_the_working_directory_is_no_part_of_a_child(tmp_path: Path) -> None:
+    """A child is a module that Python runs, which without -P would take a queue.py from here for the library's."""
+    (tmp_path / "queue.py").write_text("raise SystemExit('not the library')\n")
+    found = subprocess.run(
+        [*parallel.COMMAND, str(tmp_path)],
+        cwd=tmp_path,
+        input='{"do": "end"}\n',
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert found.returncode == 0, found.stderr
+
+
 def test_children_end_with_a_parent_that_is_killed(forked: Path, read: Read) -> None:
     process = start(forked)
     assert sum(map(alive, children())) >= 2
@@ -221,7 +235,7 @@ def test_children_end_with_a_parent_that_is_killed(forked: Path, read: Read) -> 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_without_the_kernels_help_the_pipe_tells_that_the_parent_is_gone(tmp_path: Path) -> None:
-    script = "from trivium import child\nchild._end_with_parent = lambda: None\nchild.main()"
+    script = "from trivium import child\nchild.on_death = lambda number: None\nchild.main()"
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, text=True)
     assert process.stdin is not None
     time.sleep(0.5)

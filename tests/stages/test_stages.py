@@ -291,3 +291,11 @@ def test_sampling_and_validation_use_the_present_weights(place: Path, monkeypatc
     monkeypatch.setattr(rl.Sampler, "validate", lambda sampler, asked: (present(sampler), validate(sampler, asked))[1])
     run_stage(place, "rl", QUICK | {"rl.evaluate_every": 1})
     assert compared == [True] * 4
+
+
+def test_the_kl_that_only_the_log_wants_is_there_after_the_last_step(finished: Path, tmp_path: Path) -> None:
+    """Where no loss needs it, it is measured when it is logged, and a stage may be shorter than log_every."""
+    plain = {"rl.kl": "none", "rl.reference": "frozen"}
+    run_stage(link_models(finished, tmp_path, "rl"), "rl", plain | {"rl.steps": 2, "rl.log_every": 100})
+    (line,) = [line for line in metrics(tmp_path / "rl") if line["split"] == "train"]
+    assert line["kl_response"] >= 0 and line["step"] == 2

@@ -1,27 +1,19 @@
 """What a process of a study runs: ``python -m trivium.studies.job PARENT run …`` or ``… PARENT measure REQUEST``."""
 
-import ctypes
 import os
 import signal
 import sys
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
-
-
-def end_with(parent: int) -> None:
-    """Have the system interrupt this process when ``parent`` dies, however it dies (Linux; elsewhere it goes on)."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
-    if os.getppid() != parent:  # it was gone before
-        sys.exit(130)
+from trivium.parent import on_death
 
 
 def main(parent: str, kind: str, *arguments: str) -> None:
     # who starts a study in the background of a script hands down that SIGINT is ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    end_with(int(parent))
+    on_death(signal.SIGINT)
+    if sys.platform == "linux" and os.getppid() != int(parent):  # it was gone before
+        sys.exit(130)
     if kind == "run":
         from trivium.cli import main as command_line
 
