@@ -124,6 +124,7 @@ def test_touch(browser: Browser, pages: Site) -> None:
     page.locator("#board").scroll_into_view_if_needed()
     session = context.new_cdp_session(page)
     for label, row in (("C", 1), ("A", 1), ("B", 3)):
+        _rest(page)
         start = page.locator(f".chip[data-label={label}] .letter").bounding_box()
         target = page.locator(f".row[data-rank='{row}']").bounding_box()
         assert start and target
@@ -141,6 +142,11 @@ def test_touch(browser: Browser, pages: Site) -> None:
     assert pages.rankings("touches")[0].tiers == expected
     leave(page)
     context.close()
+
+
+def _rest(page: Page) -> None:
+    """Wait until the chips that slide to their new places are there: places measured on the way hit nothing."""
+    page.evaluate("Promise.all(document.getAnimations().map((animation) => animation.finished))")
 
 
 def _point(x: float, y: float) -> dict[str, float]:
