@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from trivium.errors import UserError
 from trivium.recipe import nearest
+from trivium.schema import explain
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -16,12 +17,11 @@ def checked(model: type[Model], options: Mapping[str, Any], what: str) -> Model:
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            raise UserError(f"{what}: there is no option {name!r}{hint(name, list(model.model_fields))}") from None
-        why = first["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
-        raise UserError(f"{what}: option {name!r}: {why}") from None
+        for mistake in error.errors():
+            if mistake["type"] == "extra_forbidden" and len(mistake["loc"]) == 1:
+                name = str(mistake["loc"][0])
+                raise UserError(f"{what}: there is no option {name!r}{hint(name, list(model.model_fields))}") from None
+        raise UserError(f"{what}: {explain(error, model, 'the options')}") from None
 
 
 def hint(name: str, names: Sequence[str]) -> str:

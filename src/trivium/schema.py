@@ -1,5 +1,6 @@
 """What the schema (config.py) can tell a user: one sentence for a wrong value, and a recipe with its comments."""
 
+import re
 import types
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
@@ -60,6 +61,8 @@ def _sentence(mistake: ErrorDetails, root: type[BaseModel], whole: str) -> str:
             return f"{key}.kind is {context.get('tag')!r}, but a stage is one of {tags}; set {key}.kind"
         case "value_error":
             return f"{key or whole}: {mistake['msg'].removeprefix('Value error, ')}"
+        case "string_pattern_mismatch" if parent and (described := parent.model_fields[path[-1]].description):
+            return f"{key} is {given}, but should be {described}"
         case "too_short":
             return f"{key} is {given}, but should hold at least {_entries(context['min_length'])}"
         case "too_long":
@@ -67,7 +70,7 @@ def _sentence(mistake: ErrorDetails, root: type[BaseModel], whole: str) -> str:
         case kind if kind in WANTED:
             takes = f"; it takes {', '.join(annotation.model_fields)}" if _is_model(annotation) else ""
             return f"{key} is {given}, but should be {WANTED[kind]}{takes}"
-    return f"{key} is {given}, but {mistake['msg'].replace('Input should', 'it should').removeprefix('it ')}"
+    return f"{key} is {given}, but {re.sub(r'^[A-Z][a-z]+ should', 'should', mistake['msg'])}"
 
 
 def _entries(number: int) -> str:

@@ -204,12 +204,12 @@ def test_a_sandbox_that_fails_is_our_failure(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("tool", {}, "did you mean 'tools'"),
         ("tools", {"mark": ["a", "b"]}, "did you mean 'marks'"),
-        ("tools", {"tools": ["abacus"]}, "option 'tools.0'"),
+        ("tools", {"tools": ["abacus"]}, "tools.0 is 'abacus', but must be one of calculator"),
         ("tools", {"tools": ["lookup"]}, "lookup and documents"),
         ("tools", {"tools": ["lookup"], "documents": "/nowhere"}, "no text at /nowhere"),
         ("tools", {"marks": ["<<", "<<"]}, "two different"),
-        ("guess", {"guesses": 0}, "option 'guesses'"),
-        ("function", {"path": "nothing"}, "option 'path'"),
+        ("guess", {"guesses": 0}, "guesses is 0, but should be"),
+        ("function", {"path": "nothing"}, "path is 'nothing', but should be 'file.py:Name' or"),
         ("function", {"path": "/nowhere.py:Thing"}, "cannot load"),
     ],
 )

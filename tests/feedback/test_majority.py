@@ -103,10 +103,10 @@ def test_what_a_response_votes_for(options: dict[str, Any], response: str, answe
     [
         ({"extract": "regex"}, "a pattern is needed with extract: regex"),
         ({"pattern": "x"}, "a pattern is needed with extract: regex, and with it alone"),
-        ({"extract": "regex", "pattern": "("}, "'pattern': not a regular expression"),
+        ({"extract": "regex", "pattern": "("}, "majority: pattern: not a regular expression"),
         ({"extract": "text", "marker": "=>"}, "the marker is for extract: marked"),
-        ({"minimum_shares": 0.5}, r"'minimum_shares'.*it takes extract, marker"),
-        ({"minimum_share": 1.5}, "'minimum_share'"),
+        ({"minimum_shares": 0.5}, "no option 'minimum_shares' .did you mean 'minimum_share'"),
+        ({"minimum_share": 1.5}, "minimum_share is 1.5, but should be less than or equal to 1"),
     ],
 )
 def test_wrong_options_are_one_sentence(options: dict[str, Any], sentence: str) -> None:

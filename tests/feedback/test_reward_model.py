@@ -148,8 +148,8 @@ def test_a_reward_model_beside_a_verifier(place: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({}, r"option 'model'"),
-        ({"model": "x", "normalize": True}, r"option 'normalize'.*takes model \(a stage or directory\) and normalise"),
+        ({}, "reward_model: model is missing; give a stage of kind reward"),
+        ({"model": "x", "normalize": True}, "no option 'normalize' .did you mean 'normalise'"),
         ({"model": "nowhere/at/all"}, "nowhere/at/all does not exist"),
     ],
 )

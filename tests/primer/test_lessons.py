@@ -106,6 +106,7 @@ def test_settings_of_a_source() -> None:
     careless = primer.settings(CONFIG, {"forget": 0.0})
     assert careless.forget == 0.0 and CONFIG.forget == PrimerConfig().forget
     assert primer.settings(CONFIG, {}) is CONFIG
-    for wrong in ({"forgets": 0.1}, {"forget": 2.0}):
-        with pytest.raises(UserError, match="primer: option 'forget"):
-            primer.settings(CONFIG, wrong)
+    with pytest.raises(UserError, match=r"primer: there is no option 'forgets' .did you mean 'forget'"):
+        primer.settings(CONFIG, {"forgets": 0.1})
+    with pytest.raises(UserError, match=r"primer: forget is 2\.0, but should be less than or equal to 1"):
+        primer.settings(CONFIG, {"forget": 2.0})

@@ -118,16 +118,19 @@ def judged_by(**options: Any) -> Overrides:
         ({"rl.rewards": {"agreed": VOTE}, "rl.group_size": 2}, r"rl.group_size is 2.*at least 3 answers"),
         ({"rl.rewards": {"a": VOTE, "b": VOTE}}, "rewards.b is a second majority vote"),
         ({"rl.rewards": {"a": VOTE}, "rl.preset": "reinforce++"}, r"batch_zscore.*compare within groups"),
-        ({"rl.rewards": {"a": {"kind": "majority", "options": {"share": 1}}}}, "rewards.a: majority: option 'share'"),
+        (
+            {"rl.rewards": {"a": {"kind": "majority", "options": {"share": 1}}}},
+            "majority: there is no option 'share'",
+        ),
         ({"rl.rewards": {"a": VOTE}, "rl.watch.enabled": True}, r"watch.samples is 1.*at least 3"),
         ({"rl.monitor": {"m": {"kind": "primer", "weight": 2.0}}}, "monitor.m.weight is 2.0"),
-        (judged_by(modle="x"), "rewards.liked: options: a judge has no key 'modle' .did you mean 'model'"),
+        (judged_by(modle="x"), "rewards.liked: judge: there is no option 'modle' .did you mean 'model'"),
         (judged_by(model="policy"), r"rewards.liked.options.model is policy, the model that learns"),
         (judged_by(tie_margin=0.2), "rewards.liked.options.tie_margin is set, but nothing here depends"),
         (judged_by(constitution="nowhere.yaml"), "rewards.liked.options.constitution"),
         (
             {"rl.watch.held_out": {"kind": "judge", "options": {}}, "rl.watch.enabled": True},
-            "held_out: options: model is missing",
+            "held_out: judge: model is missing",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from trivium.config import JudgeConfig, VerifierConfig
 from trivium.data.records import Prompt
@@ -17,7 +17,7 @@ from trivium.feedback.judges.audit import no_better_than_chance
 from trivium.feedback.judges.base import Answer, Score
 from trivium.feedback.verdict import Items, Verdict
 from trivium.feedback.verifiers.base import infra_error
-from trivium.schema import explain
+from trivium.options import checked
 
 if TYPE_CHECKING:
     import torch
@@ -87,10 +87,7 @@ def _verdict(score: Score) -> Verdict:
 
 def judge_options(config: VerifierConfig) -> JudgeOptions:
     """The checked options of a part of kind ``judge``; UserError names a wrong one."""
-    try:
-        return JudgeOptions.model_validate(config.options)
-    except ValidationError as error:
-        raise UserError(f"options: {explain(error, JudgeOptions, 'a judge')}") from None
+    return checked(JudgeOptions, config.options, "judge")
 
 
 def check_audit(

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from trivium.config import Strict, VerifierConfig
-from trivium.errors import UserError
 from trivium.feedback.verdict import Verdict
 from trivium.feedback.verifiers.answers import Regex
 from trivium.feedback.verifiers.base import (
@@ -26,6 +25,7 @@ from trivium.feedback.verifiers.base import (
     shorten,
     unparseable,
 )
+from trivium.options import checked
 
 MAJORITY = "majority"
 MINIMUM_GROUP = 3  # of two answers neither is a majority
@@ -170,11 +170,4 @@ def _plain(number: Decimal) -> str:
 
 def majority_options(config: VerifierConfig) -> Majority:
     """The checked options of a part of kind ``majority``; UserError names a wrong one."""
-    try:
-        return Majority.model_validate(config.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        where = f"option {name!r}: " if name else ""
-        what = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{MAJORITY}: {where}{what}; it takes {', '.join(Majority.model_fields)}") from None
+    return checked(Majority, config.options, MAJORITY)

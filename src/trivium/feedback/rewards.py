@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from trivium.config import Strict, VerifierConfig
 from trivium.data.records import Prompt
@@ -20,6 +20,7 @@ from trivium.feedback.judge_reward import JUDGE, JudgeReward, judge_options
 from trivium.feedback.majority import MAJORITY, Majority, Vote, majority_options
 from trivium.feedback.verdict import STATUSES, Items, Response, Verdict
 from trivium.feedback.verifiers import build
+from trivium.options import checked
 
 if TYPE_CHECKING:
     import torch
@@ -164,14 +165,7 @@ class _Finished:
 
 def reward_model_options(config: VerifierConfig) -> RewardModelOptions:
     """The checked options of a part of kind ``reward_model``; UserError names a wrong one."""
-    try:
-        return RewardModelOptions.model_validate(config.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise UserError(
-            f"{REWARD_MODEL}: option {name!r}: {first['msg']}; it takes model (a stage or directory) and normalise"
-        ) from None
+    return checked(RewardModelOptions, config.options, REWARD_MODEL)
 
 
 class _Verified:

@@ -9,10 +9,9 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from trivium.config import PrimerConfig
 from trivium.errors import UserError
+from trivium.options import checked
 from trivium.primer import interactive
 from trivium.primer.corpus import documents
 from trivium.primer.draws import Draws
@@ -38,11 +37,7 @@ def settings(config: PrimerConfig, options: Mapping[str, Any]) -> PrimerConfig:
     """
     if not options:
         return config
-    try:
-        return PrimerConfig.model_validate(config.model_dump() | dict(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"primer: option {'.'.join(map(str, first['loc']))!r}: {first['msg']}") from None
+    return checked(PrimerConfig, config.model_dump() | dict(options), "primer")
 
 
 def rows(part: str, split: str, config: PrimerConfig, seed: int) -> Iterator[dict[str, Any]]:

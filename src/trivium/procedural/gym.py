@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from trivium.config import Strict
 from trivium.errors import UserError
+from trivium.options import checked
 from trivium.procedural.base import SPLITS, split_of
 from trivium.streams import stream_key
 
@@ -71,14 +72,7 @@ def settings(part: str | None, options: Mapping[str, Any]) -> Options:
         raise UserError(f"reasoning_gym: part names a data set, and there is no {part!r}; choose from {near}")
     if "dataset" in options:
         raise UserError("reasoning_gym: there is no option 'dataset'; the source's part names the data set")
-    try:
-        found = Options.model_validate({**options, "dataset": part})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        shown = ", ".join(field for field in Options.model_fields if field != "dataset")
-        hint = f"; the options are {shown}" if first["type"] == "extra_forbidden" else ""
-        raise UserError(f"reasoning_gym: option {name!r}: {first['msg']}{hint}") from None
+    found = checked(Options, {**options, "dataset": part}, "reasoning_gym")
     if reserved := {"seed", "size"} & set(found.config):
         raise UserError(f"reasoning_gym: config.{min(reserved)} is set by the source; use the option seed or rows")
     _create(found, 0, 1)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from trivium.data.records import Prompt
 from trivium.feedback.verifiers.instructions import content, form
 from trivium.feedback.verifiers.instructions.base import Instruction
+from trivium.schema import explain
 
 _ALL: tuple[type[Instruction], ...] = (
     content.Existence,
@@ -56,9 +57,7 @@ def instruction(kind: Any, arguments: Mapping[str, Any]) -> Instruction:
     try:
         return INSTRUCTIONS[identity].model_validate({k: v for k, v in arguments.items() if v is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{identity}: {where + ': ' if where else ''}{first['msg']}") from None
+        raise ValueError(f"{identity}: {explain(error, INSTRUCTIONS[identity], 'the instruction')}") from None
 
 
 def from_list(entries: Any) -> list[Instruction]:
