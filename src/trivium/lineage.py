@@ -5,6 +5,7 @@ the keys of its configuration that matter, the seed, the primer's settings if it
 its inputs. Equal fingerprints mean that the stage need not run again.
 """
 
+import ast
 import hashlib
 import importlib.metadata
 import json
@@ -126,7 +127,7 @@ def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[In
             code = str(options.get("path", "")).rpartition(":")[0]
             found += [
                 item
-                for place in _code_places(code)
+                for place in _with_helpers(_code_places(code))
                 for item in hasher.files("code", place)
                 if item.path.endswith(".py")
             ]
@@ -165,6 +166,25 @@ def _code_places(code: str) -> list[Path]:
             if place.is_file() or (place / "__init__.py").is_file():
                 return [place]
     return []
+
+
+def _with_helpers(places: list[Path]) -> list[Path]:
+    """``places`` and the files and packages beside them that they import, and those that these do, by their text."""
+    found = list(places)
+    for place in found:  # grows on the way
+        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
+            try:
+                tree = ast.parse(path.read_bytes())
+            except (SyntaxError, ValueError, OSError):
+                continue  # building the verifier says so
+            for node in ast.walk(tree):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+                for name in names:
+                    top = place.parent / name.partition(".")[0]
+                    beside = [one for one in (top.with_suffix(".py"), top) if one.is_file() or any(one.glob("*.py"))]
+                    found += [one for one in beside[:1] if one not in found]
+    return found
 
 
 def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:

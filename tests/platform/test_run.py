@@ -268,9 +268,16 @@ def test_a_user_function_is_an_input(fake: FakeStages, tiny: Path) -> None:
     fake.calls.clear()
     trivium.run(tiny, override)
     assert fake.calls == []
-    Path("rewards.py").write_text("def score(prompt, response):\n    return 0.0\n")
+    Path("rewards.py").write_text("from helper import SCORE\ndef score(prompt, response):\n    return SCORE\n")
+    Path("helper.py").write_text("import numbers_of.mine\nSCORE = 0.0\n")
+    Path("numbers_of").mkdir()
+    Path("numbers_of/mine.py").write_text("")
     trivium.run(tiny, override)
     assert fake.calls == ["rl"]
+    for imported in (Path("helper.py"), Path("numbers_of/mine.py")):  # also what it imports, and what that does
+        imported.write_text(f"{imported.read_text()}# changed\n")
+        trivium.run(tiny, override)
+    assert fake.calls == ["rl"] * 3
 
 
 def test_configuration_object(fake: FakeStages, tiny: Path) -> None:

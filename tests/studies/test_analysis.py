@@ -240,12 +240,65 @@ def test_a_label_is_not_held_against_a_series() -> None:
 
 def test_paired_values() -> None:
     assert differences({0: {"a": 1.0}}, {0: {"b": 1.0}}) == {}
-    assert differences({0: 1.0}, {0: {"b": 1.0}}) == {}
-    # Items that both pairs share: ((1 - 0) + (0 - 0)) / 2 for a; b is in one pair alone.
+    assert differences({0: 1.0}, {0: {"b": 0.5, "c": 0.0}}) == {0: -0.75}  # one of them has no items: the means
+    # Pairs count alike, (1 + 0) / 2, and an item moves the mean by what it moves its pairs by: here none.
     first = differences({0: {"a": 0.0, "b": 0.0}}, {0: {"a": 1.0, "b": 1.0}})
-    assert pooled([first, {0: {"a": 0.0}}]) == {0: {"a": 0.5}}
+    assert pooled([first, {0: {"a": 0.0}}]) == {0: {"a": 0.5, "b": 0.5}}
     # Without any in common, the mean of the means: (1 + 3) / 2. Seed 1 is in one pair alone.
-    assert pooled([{0: {"a": 1.0}, 1: 1.0}, {0: {"c": 3.0}}]) == {0: 2.0}
+    assert pooled([{0: {"a": 1.0}, 1: 1.0}, {0: {"c": 3.0}}]) == {0: {"a": 2.0, "c": 2.0}}
+    # a moves the means 0.5 and 3 by -0.25 and -0.5: 1.75 + 3 * (-0.25 - 0.5) / 2; b and c one of them each
+    assert pooled([{0: {"a": 0.0, "b": 1.0}}, {0: {"a": 2.0, "c": 4.0}}]) == {0: {"a": 0.625, "b": 2.125, "c": 2.5}}
+
+
+def test_a_series_is_not_judged_by_the_few_prompts_that_its_arms_share() -> None:
+    """RL is worse at each x on 100 prompts, and better on the two that both arms have."""
+    rows = []
+    for arm, x in (("one", 0.0), ("two", 1.0)):
+        for seed in range(5):
+            for model in ("sft", "rl"):
+                items = {f"{arm}-{n}": float(model == "sft" and (n + seed) % 4 == 0) for n in range(100)}
+                items |= {"both-0": float(model == "rl"), "both-1": float(model == "rl")}
+                about = {"arm": arm, "model": model, "label": f"{arm} · {model}", "seed": seed, "x": x}
+                measures = {"accuracy": {"value": sum(items.values()) / len(items), "items": items}}
+                rows.append({**about, "status": "finished", "measures": measures})
+    study = {"name": "s", "claim": "rl better", "arms": {"one": {}, "two": {}}, "compare": "models",
+             "measures": {"accuracy": {"task": "t"}}, "holds_if": [{"better": "rl", "worse": "sft"}]}  # fmt: skip
+    verdict = analyse({"study": study, "seeds": list(range(5)), "rows": rows}).verdict
+    assert verdict is not None and verdict.outcome == "contradicted"
+    found = verdict.parts[0][2]
+    assert found is not None and found.evidence.estimate == pytest.approx((2 - 25) / 102)
+    assert found.evidence.items == 202
+
+
+def test_a_share_that_is_0_or_1_throughout_has_the_interval_of_its_items() -> None:
+    """0 of 30 prompts, in every seed: Wilson's interval of the distinct prompts, 0 to 0.114."""
+    found = of_arms()
+    for row in found["rows"]:
+        if row["arm"] == "sft":
+            row["measures"]["accuracy"] = {"value": 0.0, "items": {f"p{n}": 0.0 for n in range(30)}}
+    found["study"]["measures"]["accuracy"]["task"] = "problems"
+    mean = next(m for m in analyse(found).measures if m.name == "accuracy").means["sft"]
+    assert (mean.estimate, mean.low, mean.high) == (0.0, 0.0, pytest.approx(0.1135, abs=1e-4))
+
+
+def test_one_of_many_comparisons_the_other_way_round_does_not_contradict_by_chance() -> None:
+    """A claim of five measures with one comparison each, one of which is the other way round at p = 0.03."""
+    names = [f"m{n}" for n in range(5)]
+    rows = []
+    for seed, step in enumerate((0.02, 0.06, 0.08, 0.1, 0.14)):  # t = 0.08 / 0.02 with 4 degrees of freedom: p = 0.016
+        for arm, sign in (("a", 0.0), ("b", 1.0)):
+            measures = {"m0": {"value": sign * step}}
+            measures |= {name: {"value": sign * (-0.1) ** (seed % 2)} for name in names[1:]}
+            row = {"arm": arm, "model": "rl", "label": arm, "seed": seed, "status": "finished", "measures": measures}
+            rows.append(row)
+    claim = [{"better": "a", "worse": "b", "measure": name} for name in names]
+    study = {"name": "s", "arms": {"a": {}, "b": {}}, "measures": {name: {} for name in names}}
+    for asked, outcome in ((claim[:1], "contradicted"), (claim, "open")):
+        results = {"study": {**study, "holds_if": asked}, "seeds": list(range(5)), "rows": rows}
+        verdict = analyse(results).verdict
+        assert verdict is not None and verdict.outcome == outcome
+        found = verdict.parts[0][2]
+        assert found is not None and found.certain  # in the family of its measure, which has no other
 
 
 def test_labels_stand_in_the_order_of_the_arms() -> None:

@@ -42,6 +42,35 @@ def test_what_is_not_certain_is_told() -> None:
     assert "Not certain at this number of seeds: dpo against sft." in paragraph(analyse(results))
 
 
+def test_the_best_is_told_with_all_who_share_its_place_and_with_what_it_is_over() -> None:
+    results = of_arms()
+    text = paragraph(analyse(results))
+    assert "On right answers, rl is highest with 0." in text
+    assert "the means are not all over the same seeds and prompts" in text  # rlaif failed in one
+    whole = [row for row in results["rows"] if row["arm"] in ("sft", "rl")]
+    assert "not all over the same" not in paragraph(analyse({**results, "rows": whole}))
+    for row in results["rows"]:
+        if row["arm"] == "dpo":
+            twin = next(r for r in results["rows"] if (r["arm"], r["seed"]) == ("rl", row["seed"]))
+            row["measures"] = twin["measures"]
+    assert "On right answers, dpo and rl are highest with 0." in paragraph(analyse(results))
+    for row in whole:
+        row["measures"] = {"accuracy": {"value": 0.5, "items": {}}}
+    assert "On right answers, the means are alike: 0.500." in paragraph(analyse({**results, "rows": whole}))
+
+
+def test_seeds_without_a_number_and_a_budget_that_was_passed_are_told() -> None:
+    results = of_arms()
+    for row in results["rows"]:
+        if row["arm"] == "rl":
+            row["cost"]["tokens"] = 114_000
+            if row["seed"] > 1:
+                row["measures"]["kl"] = {"value": None, "items": {}}
+    text = paragraph(analyse(results))
+    assert "A number of fewer seeds on KL to SFT (nats a response): rl (2 of 5 seeds)." in text
+    assert "Spent more than the budget: rl (228%)." in text
+
+
 def test_one_seed_is_told() -> None:
     text = paragraph(analyse(of_arms([0])))
     assert "One seed says nothing of the chance between seeds: no difference is certain." in text

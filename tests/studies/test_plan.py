@@ -168,6 +168,11 @@ def test_the_shipped_studies_can_be_planned(name: str) -> None:
         ({"arms": {"a": {"curves": ["x"]}}}, "curves names 'x'"),
         ({"arms": {"a": {"overrides": {"rl.stepz": 3}}}}, "stages.rl has no key 'stepz'"),
         ({"arms": {"a": {"overrides": {"rl.group_size": 1}}}}, "study small, a: "),
+        ({"arms": {"a": {"x": 0.5}, "b": {"x": 0.5}}}, "arms.a and arms.b both lie at x = 0.5"),
+        ({"arms": {"a": {"overrides": {"seed": 7}}}}, "overrides set seed, which a study does"),
+        ({"arms": {"a": {"best_of": {"by": {"kind": "numerics"}}}}}, "best_of.by: "),
+        ({"holds_if": [{"better": "a", "worse": "a"}]}, "holds 'a' against itself"),
+        ({"name": "../outside"}, "name is '../outside', but should be a name of letters"),
     ],
 )
 def test_what_does_not_fit_together_is_one_sentence(changes: dict[str, Any], words: str) -> None:

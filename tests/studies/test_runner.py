@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,23 @@ def test_another_studys_directory_is_refused(jobs: FakeJobs) -> None:
     run({"seeds": [0]})
     with pytest.raises(UserError, match="holds the study small"):
         run({"name": "other"})
+    Path("studies/small/results.json").write_text('{"rows": []}')
+    with pytest.raises(UserError, match="holds no results of a study"):
+        run({"seeds": [0]})
+
+
+def test_results_of_a_recipe_that_was_edited_are_set_aside(jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The study is the same to the letter; the recipe that it names has other contents."""
+    recipe = yaml.safe_load(resources.files("trivium.recipes").joinpath("primer.yaml").read_text())
+    Path("mine.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    before = run({"recipe": "mine.yaml"})["rows"]
+    recipe["stages"]["sft"]["steps"] = 9
+    Path("mine.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    monkeypatch.setattr(running, "in_order", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run({"recipe": "mine.yaml"})
+    assert {row["status"] for row in files.read_json(Path("studies/small/results.json"))["rows"]} == {"missing"}
+    assert files.read_json(Path("studies/small/old/1/results.json"))["rows"] == before
 
 
 def test_the_smaller_budget_counts() -> None:

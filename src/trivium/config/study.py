@@ -58,7 +58,10 @@ class ClaimConfig(Strict):
 
 
 class StudyConfig(Strict):
-    name: str = Field(description="name of the study")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="a name of letters, digits, - . and _, since it becomes the name of a folder",
+    )
     title: str = Field("", description="what it is called in its report")
     question: str = Field(description="what is asked")
     claim: str = Field("", description="what is held to be true, and is tested")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trivium.streams import generator
 
 RESAMPLES = 10_000
+SINGLE = 1e-6  # what numbers that went through float32 may differ by, relative to their size
 _CHUNK_CELLS = 4_000_000  # most numbers held at once while resampling (32 MB)
 
 
@@ -186,7 +187,8 @@ def over_seeds(values: Mapping[Hashable, float | Mapping[str, float]], confidenc
     things are resampled: seeds, and items where seeds share them, since then their luck does not
     average out over seeds; what both count is subtracted (Cameron, Gelbach and Miller, 2011). For a mean all of this
     has a closed form, the limit of infinitely many resamples. Seeds that agree, but for rounding, still have the noise
-    of their items; where they have none, nothing says how far a further seed would lie, and there is no interval.
+    of their items. Where all values are the same, nothing says how far others would lie, and there is no interval; the
+    p-value is then that of a sign test of the distinct items (1 for a mean of 0, None of no items).
 
     One seed tells of its items alone: a percentile bootstrap, and no p-value.
 
@@ -216,12 +218,14 @@ def over_seeds(values: Mapping[Hashable, float | Mapping[str, float]], confidenc
         return Evidence(estimate, low, high, None, 1, items)
     cells, shared = _item_variances(means, tables)
     between = math.fsum((mean - estimate) ** 2 for mean in means) / (n * (n - 1))
-    rounding = (1e-9 * max(map(abs, means))) ** 2
-    error = math.sqrt((between if between > rounding else cells) + shared)
-    if error == 0 and estimate != 0 and not any(len(table) > 1 for table in tables):
-        return Evidence(estimate, None, None, None, n, items)
+    rounding = (SINGLE * max(map(abs, means))) ** 2
+    variance = (between if between > rounding else cells) + shared
+    if variance <= rounding:
+        sign_test = min(1.0, 2.0 ** (1 - items)) if items else None
+        return Evidence(estimate, None, None, 1.0 if estimate == 0 else sign_test, n, items)
+    error = math.sqrt(variance)
     half = student_t_quantile(0.5 + confidence / 2, n - 1) * error
-    p = student_t_p_value(estimate / error, n - 1) if error > 0 else float(estimate == 0)
+    p = student_t_p_value(estimate / error, n - 1)
     return Evidence(estimate, estimate - half, estimate + half, p, n, items)
 
 

@@ -204,8 +204,9 @@ def _task_panel(axes: "Axes", run: Run, task: str, rows: list[Row], theme: Theme
     for row in rows:
         branch, index = row.branch, run.series(row.branch.stage)
         value, low, high = _measured(branch.stage, task)
-        start = _measured(branch.start, task)[0] if branch.start else None
-        values += [v for v in (value, low, high, start) if v is not None]
+        begun = _measured(branch.start, task) if branch.start else (None, None, None)
+        start = begun[0]
+        values += [v for v in (value, low, high, *begun) if v is not None]
         if value is None:
             words = branch.stage.state or "not evaluated"
             axes.annotate(words, (0.02, row.y), xycoords=("axes fraction", "data"), va="center", fontsize=8.5,
@@ -221,7 +222,7 @@ def _task_panel(axes: "Axes", run: Run, task: str, rows: list[Row], theme: Theme
         away = -1 if start is not None and value < start else 1
         axes.annotate(
             f"{value:.2f}",
-            (min(value, low or value) if away < 0 else max(value, high or value), row.y),
+            (value if (end := low if away < 0 else high) is None else end, row.y),
             xytext=(6 * away, 0),
             textcoords="offset points",
             ha="right" if away < 0 else "left",

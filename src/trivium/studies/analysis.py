@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from trivium.errors import UserError
-from trivium.evaluation.intervals import Evidence, holm, over_seeds
+from trivium.evaluation.intervals import Evidence, holm, over_seeds, wilson
 from trivium.files import read_json
 from trivium.report.loading import mapping, number
-from trivium.studies.claims import Sides, Verdict, judge, names, sides_of
+from trivium.studies.claims import CERTAIN, Sides, Verdict, judge, names, sides_of
 from trivium.studies.fits import CurveFit, derived, fits_of
 from trivium.studies.paired import Values, differences, mean_of, pooled
 
-CERTAIN = 0.05  # a difference is called certain where its corrected p-value is below
 DONE = ("finished", "ended_by_budget")
 
 
@@ -124,7 +123,7 @@ def analyse(results: Mapping[str, Any]) -> Analysis:
         compared = _compare(_pairs(study, labels), asked, values)
         means = {label: over_seeds(found) for label, found in values.items() if found}
         if is_share(mapping(mapping(study.get("measures")).get(name))):
-            means = {label: within(found, 0.0, 1.0) for label, found in means.items()}
+            means = {label: of_share(found) for label, found in means.items()}
         measures.append(Measure(name, title, better, values, means, compared, is_derived))
     return Analysis(
         study=study,
@@ -143,11 +142,15 @@ def is_share(measure: Mapping[str, Any]) -> bool:
     return bool(measure.get("task")) and not measure.get("kl_to") and measure.get("value") != "score"
 
 
-def within(found: Evidence, least: float, most: float) -> Evidence:
-    """``found``, its interval cut to where the truth can lie, which costs it no coverage."""
-    if found.low is None or found.high is None:
-        return found
-    return found._replace(low=max(found.low, least), high=min(found.high, most))
+def of_share(found: Evidence) -> Evidence:
+    """``found``, its interval cut to where a share can lie, which costs it no coverage. Of a share that is 0 or 1
+    throughout, the interval is Wilson's for the distinct items: that no item of a few was right does not make it 0."""
+    if found.low is not None and found.high is not None and found.low < found.high:
+        return found._replace(low=max(found.low, 0.0), high=min(found.high, 1.0))
+    if found.items and found.estimate in (0.0, 1.0):
+        _, low, high = wilson(round(found.estimate * found.items), found.items)
+        return found._replace(low=low, high=high)
+    return found
 
 
 def _title(name: str, config: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from trivium.references import MAKES
 from trivium.studies.arms import curves_of, models_of, roots_of, scorers_of
 
 if TYPE_CHECKING:
-    from trivium.config import MeasureConfig, RecipeConfig, StudyConfig
+    from trivium.config import BestOfConfig, MeasureConfig, RecipeConfig, StudyConfig
     from trivium.studies.plan import Plan
 
 
@@ -44,6 +44,27 @@ def check_arm(study: "StudyConfig", arm: str, recipe: "RecipeConfig") -> None:
         raise UserError(f"{at}: best_of needs a model that answers; name it under models")
     for name in scorers_of(config):
         stage(name, "best_of.by.options.model", MAKES["scorer"])
+    if config.best_of is not None:
+        _check_best_of(at, config.best_of)
+    for key in ("seed", "threads", "parallel"):
+        if key in config.overrides or key in study.overrides:
+            raise UserError(
+                f"{at}: overrides set {key}, which a study does; leave it out"
+                + (", and give the study its seeds" if key == "seed" else "")
+            )
+
+
+def _check_best_of(at: str, config: "BestOfConfig") -> None:
+    """What chooses among the samples can be made; a reward model is a part of its own, not of a ``weighted``."""
+    from trivium.feedback.rewards import REWARD_MODEL
+    from trivium.feedback.verifiers import build
+
+    if config.by.kind == REWARD_MODEL:
+        return
+    try:
+        build(config.by).close()
+    except UserError as error:
+        raise UserError(f"{at}: best_of.by: {error}") from None
 
 
 def _check_curve(study: "StudyConfig", at: str, name: str, recipe: "RecipeConfig", stage: Any) -> None:
@@ -93,6 +114,13 @@ def check_axis(study: "StudyConfig") -> None:
             f"study {study.name}: arms.{without[0]} has no x, and other arms have one; give each of them its place on "
             "the axis, or none"
         )
+    placed: dict[float, str] = {}
+    for name, arm in study.arms.items():
+        if arm.x is not None and (other := placed.setdefault(arm.x, name)) != name:
+            raise UserError(
+                f"study {study.name}: arms.{other} and arms.{name} both lie at x = {arm.x:g}; give each a place of its "
+                "own, or none of the arms an x"
+            )
 
 
 def check_labels(plan: "Plan") -> None:
@@ -123,6 +151,8 @@ def check_claim(plan: "Plan") -> None:
             raise UserError(
                 f"{at} names the measure {side.measure!r}{nearest(side.measure, known)}, which the study has not"
             )
+        if side.better == side.worse:
+            raise UserError(f"{at} holds {side.better!r} against itself; name two")
         if side.problem:
             raise UserError(f"{at}: {side.problem}; there are {', '.join(rows)}")
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from trivium.evaluation.intervals import holm
 from trivium.report.loading import mapping
 
 if TYPE_CHECKING:
     from trivium.studies.analysis import Comparison, Label, Measure
 
+CERTAIN = 0.05  # a difference is called certain where its corrected p-value is below
 Outcome = Literal["supported", "contradicted", "open"]
 
 
@@ -71,18 +73,27 @@ def _named(name: str, labels: Sequence["Label"]) -> list["Label"]:
 
 def judge(sides: Sequence[Sides], measures: Mapping[str, "Measure"]) -> Verdict | None:
     """Supported where every comparison is certain as claimed, contradicted where one is certain the other way round,
-    else open, as it is where arms are missing from a series. None where the study names no comparison."""
+    else open, as it is where arms are missing from a series. None where the study names no comparison.
+
+    That *one* of several is the other way round happens by chance the more often the more there are, in whatever
+    measures: for it the p-values of the claim's comparisons are corrected together too."""
     if not sides:
         return None
     parts: list[tuple[Sides, Outcome, Comparison | None]] = []
-    for side in sides:
+    all_found = [_comparison(side, measures.get(side.measure)) for side in sides]
+    tested = [place for place, (found, _) in enumerate(all_found) if found is not None and found.evidence.p is not None]
+    together = dict(zip(tested, holm([all_found[place][0].evidence.p for place in tested]), strict=True))  # type: ignore[union-attr, misc]
+    for place, side in enumerate(sides):
         measure = measures.get(side.measure)
-        found, sign = _comparison(side, measure)
+        found, sign = all_found[place]
         if found is None or measure is None or found.lost or not found.certain:
             parts.append((side, "open", found))
             continue
         sign = -sign if measure.better == "lower" else sign
-        parts.append((side, "supported" if sign * found.evidence.estimate > 0 else "contradicted", found))
+        if sign * found.evidence.estimate > 0:
+            parts.append((side, "supported", found))
+        else:
+            parts.append((side, "contradicted" if together[place] < CERTAIN else "open", found))
     outcomes = {outcome for _, outcome, _ in parts}
     worst: Outcome = "contradicted" if "contradicted" in outcomes else "open" if "open" in outcomes else "supported"
     return Verdict(worst, parts)

@@ -174,8 +174,8 @@ def lines_figure(analysis: Analysis, theme: Theme, width: float = WIDE) -> "Figu
         heading(axes, measure.title, theme)
         ends = []
         for series, model in enumerate(models):
-            labels = [one for one in analysis.on_axis if one.model == model and one.name in measure.means]
-            if labels:
+            labels = [one for one in analysis.on_axis if one.model == model]
+            if any(one.name in measure.means for one in labels):
                 ends.append(_line(axes, theme, series, labels, measure))
         axes.set_xlabel(str(analysis.study.get("axis") or "x"), color=theme["muted"], fontsize=9, labelpad=4)
         axes.set_xticks(sorted({label.x for label in analysis.on_axis if label.x is not None}))
@@ -190,22 +190,25 @@ def lines_figure(analysis: Analysis, theme: Theme, width: float = WIDE) -> "Figu
 def _line(
     axes: "Axes", theme: Theme, series: int, labels: Sequence[Label], measure: Measure
 ) -> tuple[float, float, str, str]:
-    """One model's line; returns what its end is called."""
+    """One model's line, with a gap where a label has no number; returns what its end is called."""
     colour = theme.series(series + 1)
     x = [label.x or 0.0 for label in labels]
-    means = [measure.means[label.name] for label in labels]
-    banded = [(at, mean.low, mean.high) for at, mean in zip(x, means, strict=True) if mean.low is not None]
-    if banded:
-        at, low, high = zip(*banded, strict=True)
-        axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
+    means = [measure.means.get(label.name) for label in labels]
+    bounds = [(math.nan, math.nan) if mean is None or mean.low is None else (mean.low, mean.high) for mean in means]
+    low, high = zip(*bounds, strict=True)
+    axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)  # type: ignore[arg-type]
     for at_x, label in zip(x, labels, strict=True):
-        seeds = [measure.of_seed(label.name, seed) for seed in measure.values[label.name]]
+        seeds = [measure.of_seed(label.name, seed) for seed in measure.values.get(label.name, {})]
         axes.plot([at_x] * len(seeds), seeds, "o", color=colour, alpha=0.3, markersize=3.5, markeredgewidth=0)  # type: ignore[arg-type]
-    estimates = [mean.estimate for mean in means]
+    estimates = [math.nan if mean is None else mean.estimate for mean in means]
     dashes = ("-", "--", "-.", ":")[series % 4]
-    axes.plot(x, estimates, color=colour, linewidth=2, linestyle=dashes, marker=marker(series), markersize=6)
+    axes.plot(x, estimates, color=colour, linewidth=2, linestyle=dashes)
+    for at_x, estimate, label in zip(x, estimates, labels, strict=True):
+        face = theme["surface"] if "ended_by_budget" in label.states else colour
+        axes.plot([at_x], [estimate], marker(series), color=colour, markersize=6, markerfacecolor=face)
+    last = max(place for place, mean in enumerate(means) if mean is not None)
     width = axes.figure.get_figwidth()  # type: ignore[union-attr]
-    return x[-1], estimates[-1], short(labels[0].model, width), colour
+    return x[last], estimates[last], short(labels[0].model, width), colour
 
 
 def _lost(figure: "Figure", theme: Theme, labels: Sequence[Label]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from trivium.report.loading import mapping, number
 from trivium.report.wording import count, decimal, signed
-from trivium.studies.analysis import Analysis, Comparison, Label, Measure
+from trivium.studies.analysis import DONE, Analysis, Comparison, Label, Measure
 from trivium.studies.claims import Sides, names
 from trivium.studies.fits import CurveFit
 
@@ -24,7 +24,7 @@ def paragraph(analysis: Analysis) -> str:
 
 
 def sentences(analysis: Analysis) -> list[str]:
-    found = [compared(analysis), *unfinished(analysis), "In brackets: 95% intervals."]
+    found = [compared(analysis), *unfinished(analysis), *overspent(analysis), "In brackets: 95% intervals."]
     if len(analysis.seeds) < 2:
         found.append("One seed says nothing of the chance between seeds: no difference is certain.")
     for measure in analysis.measures:
@@ -64,7 +64,8 @@ def compared(analysis: Analysis) -> str:
     shared, none = listed(stages), f"{_are(len(stages))} part of nobody's budget"
     paid = f", each on a budget of {limit}" if limit else ", without a budget"
     apart = f" ({shared} {none})" if limit and stages else ""
-    return f"{told}{models} were compared on {several(len(analysis.seeds), 'seed')}{paid}{apart}."
+    seeds, were = several(len(analysis.seeds), "seed"), "was" if len(arms) == 1 else "were"
+    return f"{told}{models} {were} compared on {seeds}{paid}{apart}."
 
 
 def unfinished(analysis: Analysis) -> list[str]:
@@ -76,6 +77,13 @@ def unfinished(analysis: Analysis) -> list[str]:
             each = listed(f"{label.name} ({n} of {several(sum(label.states.values()), 'seed')})" for label, n in hit)
             found.append(f"{words}: {each}.")
     return found
+
+
+def overspent(analysis: Analysis) -> list[str]:
+    """A stage ends with the step that passes its budget, and what is sampled after the steps is not cut at all."""
+    shares = {label.name: budget_ratio(analysis, label.name) or 0.0 for label in analysis.labels}
+    over = [f"{name} ({share:.0%})" for name, share in shares.items() if share >= 1.005]
+    return [f"Spent more than the budget: {listed(over)}."] if over else []
 
 
 def points(value: float, low: float | None, high: float | None, sign: bool = True) -> str:
@@ -96,15 +104,40 @@ def of_measure(analysis: Analysis, measure: Measure) -> list[str]:
         return [f"{measure.title}: measured nowhere."]
     found = []
     if measure.better != "neither" and len(measure.means) > 1 and not analysis.on_axis:
-        sign = -1 if measure.better == "lower" else 1
-        if len({mean.estimate for mean in measure.means.values()}) == 1:
-            alike = points(*next(iter(measure.means.values()))[:3], sign=False)
-            return [f"On {measure.title}, there is no difference: all have {alike}."]
-        best = max(measure.means, key=lambda label: sign * measure.means[label].estimate)
-        end = "highest" if sign > 0 else "lowest"
-        found.append(f"On {measure.title}, {best} is {end} with {points(*measure.means[best][:3], sign=False)}.")
+        found.append(best(measure))
+    found += fewer(analysis, measure)
     lines = series(analysis, measure) if analysis.on_axis else []
     return found + (lines or differences(measure, begun=bool(found))) + bounds(analysis, measure)
+
+
+def best(measure: Measure) -> str:
+    """Whose mean is highest (or lowest, where that is better), all who share it, and whether all are over the same."""
+    sign, end = (-1, "lowest") if measure.better == "lower" else (1, "highest")
+    top = max(sign * mean.estimate for mean in measure.means.values())
+    names = [label for label, mean in measure.means.items() if sign * mean.estimate == top]
+    if len(names) == len(measure.means):
+        return f"On {measure.title}, the means are alike: {decimal(sign * top)}."
+    alone = points(*measure.means[names[0]][:3], sign=False) if len(names) == 1 else decimal(sign * top)
+    seen = {
+        frozenset((seed, *_items(value)) for seed, value in measure.values[label].items()) for label in measure.means
+    }
+    apart = " (the means are not all over the same seeds and prompts; the differences are)" if len(seen) > 1 else ""
+    return f"On {measure.title}, {listed(names)} {_are(len(names))} {end} with {alone}{apart}."
+
+
+def _items(value: float | dict[str, float]) -> tuple[str, ...]:
+    return tuple(sorted(value)) if isinstance(value, dict) else ()
+
+
+def fewer(analysis: Analysis, measure: Measure) -> list[str]:
+    """Labels of which a seed that came to its end has no number here."""
+    short = []
+    for label in analysis.labels:
+        done = sum(label.states.get(state, 0) for state in DONE)
+        with_number = len(measure.values.get(label.name, {}))
+        if 0 < with_number < done:
+            short.append(f"{label.name} ({with_number} of {several(done, 'seed')})")
+    return [f"A number of fewer seeds on {measure.title}: {listed(short)}."] if short else []
 
 
 def bounds(analysis: Analysis, measure: Measure) -> list[str]:
@@ -221,8 +254,8 @@ def of_curves(analysis: Analysis) -> list[str]:
                 parts.append(f"{words} {listed(alike)}" if better else f"the two forms fit alike for {listed(alike)}")
         found.append(f"Of gold along {name}, {'; '.join(parts)}.")
         found.append(f"Its peak lies {_peaks(fitted)}.")
-        best = next((one for one in analysis.measures if one.name == f"{name}/best"), None)
-        found += differences(best) if best else []
+        gains = next((one for one in analysis.measures if one.name == f"{name}/best"), None)
+        found += differences(gains) if gains else []
     return found
 
 

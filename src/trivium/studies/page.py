@@ -1,5 +1,6 @@
 """The report of a study: one page, its findings as Markdown, its main figure as pictures, its numbers as data."""
 
+import re
 import shlex
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,8 @@ from trivium.studies.findings import budget, paragraph
 OUTCOMES = {"supported": "Supported", "contradicted": "Contradicted", "open": "Open"}
 CAPTIONS = {
     "dots": "Means over seeds with 95% intervals; faint dots are the seeds. Hollow: the budget ended it in some seed.",
-    "lines": "Means over seeds, with 95% intervals as bands; faint dots are the seeds.",
+    "lines": "Means over seeds, with 95% intervals as bands; faint dots are the seeds. Hollow: the budget ended it in "
+    "some seed. A gap: no number.",
     "curves": "Gains over the start against the square root of the KL (nats a response), each seed faint, means "
     "strong; the line is the form that fits better, with parameters that are means over seeds, drawn as far as half of "
     "them went.",
@@ -133,11 +135,11 @@ def _figures(analysis: Analysis) -> list[dict[str, Any]]:
 def markdown(analysis: Analysis) -> str:
     """``findings.md``: question, claim, findings, the figure and the means."""
     study = analysis.study
-    parts = [f"# {study.get('title') or study.get('name')}", str(study.get("question") or "").strip()]
+    parts = [f"# {_plain(study.get('title') or study.get('name'))}", _plain(study.get("question") or "")]
     if study.get("claim"):
         verdict = f" ({OUTCOMES[analysis.verdict.outcome].lower()})" if analysis.verdict else ""
-        parts.append(f"**Claim**{verdict}: {str(study['claim']).strip()}")
-    parts.append(paragraph(analysis))
+        parts.append(f"**Claim**{verdict}: {_plain(study['claim'])}")
+    parts.append(_plain(paragraph(analysis)))
     if figures_of(analysis):
         parts.append("![The main figure](figure.svg)")
     limit = budget(study)
@@ -150,9 +152,15 @@ def markdown(analysis: Analysis) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _plain(text: Any) -> str:
+    """Words of a study as one line of Markdown, in which nothing is a tag or a link."""
+    line = " ".join(clean(str(text), 10**6).split())
+    return re.sub(r"([<\[\]`])", r"\\\1", line)
+
+
 def _markdown_table(table: Table) -> str:
     def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
 
     rule = "|" + "|".join("---" if i == 0 else "--:" for i in range(len(table.header))) + "|"
     return "\n".join([f"{table.caption}:", "", line(table.header), rule, *map(line, table.rows)])

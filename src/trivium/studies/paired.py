@@ -6,7 +6,7 @@ Values = dict[Hashable, float | dict[str, float]]  # seed -> the number, or the 
 
 
 def differences(first: Values, second: Values) -> Values:
-    """Second less first: by item over common items where both have them, else by seed, over common seeds.
+    """Second less first: by item over common items where both have them, else the means of a seed, over common seeds.
 
     >>> differences({0: {"a": 0.0, "b": 1.0}, 1: 0.5}, {0: {"b": 0.0, "c": 1.0}, 1: 0.75, 2: 1.0})
     {0: {'b': -1.0}, 1: 0.25}
@@ -18,31 +18,42 @@ def differences(first: Values, second: Values) -> Values:
             common = {item: after[item] - value for item, value in before.items() if item in after}
             if common:
                 found[seed] = common
-        elif after is not None and not isinstance(before, dict) and not isinstance(after, dict):
-            found[seed] = after - before
+        elif after is not None:
+            found[seed] = mean_of(after) - mean_of(before)
     return found
 
 
 def pooled(each: Sequence[Values]) -> Values:
     """The mean of the ``differences`` of several pairs of labels, over seeds that have all of them.
 
-    Items that all pairs of a seed share keep their place: the mean over pairs is then taken item by item. Where there
-    are none, there is one number for the seed.
+    Each pair counts alike, however many items it has. Where all have items, the seed has them too: numbers whose mean
+    is that of the pairs, and whose distances from it are what each item moves it by. Of items that all pairs share
+    these are the means over pairs. An item that only some pairs have moves it by those.
 
     >>> pooled([{0: 0.25}, {0: 0.75, 1: 0.5}])
     {0: 0.5}
+    >>> pooled([{0: {"a": 0.0, "b": 1.0}}, {0: {"a": 1.0, "b": 1.0}}])
+    {0: {'a': 0.5, 'b': 1.0}}
+    >>> pooled([{0: {"a": 0.0, "b": 1.0}}, {0: {"c": -1.0, "d": -2.0}}])  # means 0.5 and -1.5
+    {0: {'a': -1.0, 'b': 0.0, 'c': 0.0, 'd': -1.0}}
     """
     found: Values = {}
     for seed in each[0] if each else ():
         parts = [table[seed] for table in each if seed in table]
         if len(parts) < len(each):
             continue
+        mean = sum(mean_of(part) for part in parts) / len(parts)
         tables = [part for part in parts if isinstance(part, dict)]
-        common = [item for item in tables[0] if all(item in table for table in tables)] if tables else []
-        if common and len(tables) == len(parts):
-            found[seed] = {item: sum(table[item] for table in tables) / len(tables) for item in common}
-        else:
-            found[seed] = sum(mean_of(part) for part in parts) / len(parts)
+        if len(tables) < len(parts):
+            found[seed] = mean
+            continue
+        every = list(dict.fromkeys(item for table in tables for item in table))
+        moved = dict.fromkeys(every, 0.0)
+        for table in tables:
+            own = mean_of(table)
+            for item, value in table.items():
+                moved[item] += (value - own) / (len(table) * len(tables))
+        found[seed] = {item: mean + len(every) * moved[item] for item in every}
     return found
 
 

@@ -171,7 +171,9 @@ def _add_arm(plan: Plan, arm: str, config: "ArmConfig", recipe: "RecipeConfig", 
                 seed=seed,
                 x=config.x,
                 paid={name: keys[name] for name in paid},
-                measurement=_add_measurement(plan, model, config, recipe, keys) if model and study.measures else None,
+                measurement=_add_measurement(plan, model, config, recipe, keys, hasher)
+                if model and study.measures
+                else None,
                 curves={name: keys[stage] for name, stage in own.items()},
             )
         )
@@ -230,7 +232,7 @@ def _put(value: Any, path: list[str], new: str) -> None:
 
 
 def _add_measurement(
-    plan: Plan, model: str, config: "ArmConfig", recipe: "RecipeConfig", keys: dict[str, str]
+    plan: Plan, model: str, config: "ArmConfig", recipe: "RecipeConfig", keys: dict[str, str], hasher: lineage.Hasher
 ) -> str | None:
     study = plan.study
     asked = {name: measure for name, measure in study.measures.items() if measure.of is None}
@@ -240,7 +242,8 @@ def _add_measurement(
     kl_to = {name: keys[measure.kl_to] for name, measure in asked.items() if measure.kl_to is not None}
     scorers = {name: keys[name] for name in scorers_of(config)}
     tasks = {name: task.model_dump(mode="json") for name, task in recipe.evaluation.items()}
-    what = [{name: measure.model_dump() for name, measure in asked.items()}, best_of, kl_to, scorers, tasks]
+    what: list[Any] = [{name: measure.model_dump() for name, measure in asked.items()}, best_of, kl_to, scorers, tasks]
+    what.append(lineage.contents(lineage.inputs_of([tasks, best_of], {}, hasher)))
     key = f"measure-{model}-{lineage.digest([keys[model], what])[:12]}-{recipe.seed}"
     made = Measurement(key, model, recipe.seed, recipe, asked, keys[model], kl_to, best_of, scorers)
     plan.measurements.setdefault(key, made)

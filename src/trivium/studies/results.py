@@ -40,6 +40,7 @@ def row_of(plan: Plan, row: Row, outcomes: Outcomes) -> dict[str, Any]:
         "label": row.label,
         "seed": row.seed,
         "x": row.x,
+        "made_of": made_of(row),
         "status": status,
         "reason": reason,
         "measures": measures_of(plan, row, outcomes, measured) if reached else {},
@@ -57,11 +58,22 @@ def row_of(plan: Plan, row: Row, outcomes: Outcomes) -> dict[str, Any]:
     }
 
 
+def made_of(row: Row) -> list[str]:
+    """The keys of all that a row is made of: another recipe, other data or another measurement have others."""
+    return sorted({*row.paid.values(), *row.curves.values(), *([row.measurement] if row.measurement else [])})
+
+
+def other_origin(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether any of ``rows`` (of results.json) was made of something else than the plan has in its place now."""
+    now = {(row.arm, row.model, row.seed): made_of(row) for row in plan.rows}
+    return any(row.get("made_of") != now[_place(row)] for row in rows if _place(row) in now)
+
+
 def beyond(plan: Plan, row: Row, cost: Cost) -> str:
     """That an arm's stages side by side have together spent more than its budget, as a sentence; else nothing.
 
-    Neither goes back to the other, so each was given what their common past has left. A stage alone spends no more than
-    the step that reaches the budget."""
+    Neither goes back to the other, so each was given what their common past has left. A stage alone passes the budget
+    by its last step, or by what it samples after its steps, which findings tell (``findings.overspent``)."""
     keys = {key for key in row.paid.values() if plan.steps[key].counted}
     beside = keys - set().union(*(plan.steps[key].before for key in keys))
     if len(beside) < 2:

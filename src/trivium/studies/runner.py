@@ -20,7 +20,7 @@ from trivium.errors import UserError
 from trivium.progress import clock
 from trivium.recipe import to_dict
 from trivium.schedule import in_order
-from trivium.studies import results
+from trivium.studies import analysis, results
 from trivium.studies.load import load
 from trivium.studies.nodes import Nodes, Outcome
 from trivium.studies.plan import Measurement, Plan, Step, make_plan, replaced
@@ -55,9 +55,7 @@ def run_study(
     """
     study, of_recipe = load(name_or_path, overrides)
     place = Path(directory) if directory is not None else Path("runs/studies") / study.name
-    known = files.read_json(place / "results.json") or {}
-    if known and known["study"]["name"] != study.name:
-        raise UserError(f"{place} holds the study {known['study']['name']}; choose another directory with -d")
+    known = results_of(place, study.name)
     plan = make_plan(study, seeds, of_recipe)
     with ExitStack() as stack:
         stack.enter_context(files.disk_errors())
@@ -67,13 +65,24 @@ def run_study(
         workers = at_once or cores()
         home = Path(nodes) if nodes is not None else place.parent / "nodes"
         given = [str(name_or_path), *written(overrides)]
-        same = known.get("study") == study.model_dump(mode="json") and known.get("given", given) == given
+        asked_alike = known.get("study") == study.model_dump(mode="json") and known.get("given", given) == given
+        same = asked_alike and not results.other_origin(plan, known["rows"])
         if known and not same:
             kept = set_aside(place)
-            shown.note(f"{place} held results of other settings; they are in {kept}")
+            shown.note(f"{place} held results of other settings, data or code; they are in {kept}")
         before = known if same else {}
         Runner(plan, place, home.resolve(), workers, before, shown, given).run()
     return report(place)
+
+
+def results_of(place: Path, name: str) -> dict[str, Any]:
+    """What ``place`` holds of earlier runs, empty where there is nothing. UserError where that is of another study."""
+    if not (place / "results.json").exists():
+        return {}
+    known = analysis.load(place)
+    if (held := known["study"].get("name")) != name:
+        raise UserError(f"{place} holds the study {held}; choose another directory with -d")
+    return known
 
 
 def set_aside(place: Path) -> Path:

@@ -18,6 +18,7 @@ def whole(mean: float | None) -> str:
 COSTS = {
     "tokens": ("Tokens trained", whole),
     "generated": ("Tokens generated", whole),
+    "answer_tokens": ("Tokens an answer", whole),
     "seconds": ("Time of its stages", duration),
     "shared_seconds": ("Time of shared stages", duration),
 }
