@@ -120,7 +120,7 @@ _stage_command(
 _stage_command(
     "dpo",
     "dpo",
-    "Learn from preferences directly: from rankings, or from a judge's of the policy's own answers.",
+    "Learn from preferences directly: rankings, labelled answers, or scores of the policy's own answers.",
     "trivium dpo my-recipe.yaml dpo.beta=0.2",
 )
 _stage_command(

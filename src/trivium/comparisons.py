@@ -14,10 +14,11 @@ Comparisons = dict[str, list[dict[str, Any]]]
 
 def ancestor(recipe: "RecipeConfig", name: str, evaluated: Sequence[str]) -> str | None:
     """The nearest of the ``evaluated`` stages that ``name`` goes back to by ``init``; ``base`` is the model from
-    elsewhere that the first stage starts from."""
+    elsewhere that the first stage, and others perhaps, start from."""
+    base = getattr(next(iter(recipe.stages.values()), None), "init", None)
     while name in recipe.stages and (start := getattr(recipe.stages[name], "init", None)) is not None:
         if start not in recipe.stages:
-            start = "base" if name == next(iter(recipe.stages)) else start
+            start = "base" if start == base else start
         if start in evaluated:
             return start
         name = start

@@ -220,3 +220,9 @@ def test_an_alias_is_a_copy_and_not_the_same_place(tmp_path: Path) -> None:
     assert values["c"] == {"b": [1]}
     with pytest.raises(UserError, match="nested more than 50 deep"):
         parse_yaml("a: &x {b: *x}\n", "here")
+
+
+@pytest.mark.parametrize("text", [".inf", "-.inf", ".nan"])
+def test_numbers_are_finite(text: str) -> None:
+    with pytest.raises(UserError, match=r"sft\.optimizer\.lr is -?(inf|nan), but should be a finite number"):
+        recipe.load("primer", [f"sft.optimizer.lr={text}"])

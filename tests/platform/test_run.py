@@ -12,6 +12,8 @@ import trivium
 from tests.platform.conftest import FakeStages
 from trivium import files
 from trivium.errors import UserError
+from trivium.report.loading import load
+from trivium.report.page import _chain_link
 
 Read = Callable[[Path], Any]
 
@@ -243,6 +245,25 @@ def test_a_first_stage_from_elsewhere_is_compared_with_its_base(fake: FakeStages
     trivium.run(path)
     assert fake.evaluations == ["base", "rl", "base", "rl"]
     assert fake.calls == ["rl", "rl"]
+
+
+def test_all_stages_that_start_from_one_model_elsewhere_are_compared_with_it(fake: FakeStages, tiny: Path) -> None:
+    for name in ("qwen", "other"):
+        Path(name).mkdir()
+        Path(name, "model.safetensors").write_text(name)
+    stage = "{kind: rl, init: ./%s, prompts: [{source: primer}], rewards: {r: {kind: primer}}}"
+    stages = "".join(f"  {name}: {stage % init}\n" for name, init in (("a", "qwen"), ("b", "qwen"), ("c", "other")))
+    path = tiny.with_name("two.yaml")
+    path.write_text(
+        f"name: two\nstages:\n{stages}"
+        "evaluation: {problems: {prompts: [{source: primer}], verifier: {kind: primer}}}\n"
+    )
+    result = trivium.run(path)
+    compared = [(one["from"], one["to"]) for one in result.summary["comparisons"]["problems"]]
+    assert compared == [("base", "a"), ("base", "b")]  # c starts from another
+    drawn = load(result.directory)
+    links = [_chain_link(drawn, one, "problems") for one in drawn.stages]
+    assert [(link["follows"], link["builds_on"]) for link in links[1:]] == [(True, ""), (False, "Base"), (False, "")]
 
 
 def test_evaluate_again_and_elsewhere(fake: FakeStages, tiny: Path, read: Read) -> None:

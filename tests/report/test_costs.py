@@ -55,7 +55,7 @@ def test_a_stage_that_its_budget_ended_says_so(directory: Path, page: Page) -> N
     assert "ended early: the budget of 5,000 generated tokens was spent after 41 steps" in page.words
     costs = tables.cost_table(load(directory))
     rl = dict(zip(costs.header, costs.rows[-1], strict=True))
-    assert (rl["Steps"], rl["Generated"]) == ("41 of 60", "5\u2009120")
+    assert (rl["Steps"], rl["Generated"]) == ("41 of 60", "5\u202f120")
 
 
 def test_many_regressions_are_folded(page: Page) -> None:

@@ -234,7 +234,7 @@ def test_the_way_from_a_ranking_to_the_weights(run: Path) -> None:
     artifacts = loaded.lineage["artifacts"]
     (row,) = found.rows
     hashes = [artifacts["rank"]["outputs"][0]["sha256"], artifacts["reward"]["outputs"][2]["sha256"]]
-    assert row[:3] == ["rank/rankings.jsonl", hashes[0][:10], "1\u2009600"]
+    assert row[:3] == ["rank/rankings.jsonl", hashes[0][:10], "1\u202f600"]
     assert row[3] == f"Reward model {hashes[1][:10]}" and row[4].startswith("PPO ")
     for artifact in artifacts.values():
         artifact["parents"] = []

@@ -30,6 +30,7 @@ from trivium.stages import run_stage
 from trivium.text.tokenizer import Tokenizer
 from trivium.training import checkpoint
 from trivium.training.loop import Loop
+from trivium.training.optimizer import schedule_factor
 from trivium.training.preference import held_out, paired_tasks
 from trivium.training.preference_update import answer_log_probs
 
@@ -309,6 +310,9 @@ def test_a_later_round_without_any_pair_is_left_out(
         found = run_stage(iterated(finished, loss=loss), place, recipe=WORLD)
         assert [row["pairs"] > 0 for row in rows(place)] == [True, False, True]
         assert found["steps"] == 8 and (place / "iterations/002.jsonl").read_text() == ""
+        schedule = iterated(finished, loss=loss).schedule  # one for all rounds, that left out too
+        rates = [line["learning_rate"] for line in metrics(place) if line["split"] == "train"]
+        assert rates[-1] == pytest.approx(iterated(finished).optimizer.lr * schedule_factor(7, 8, schedule))
     assert_same_bits(tmp_path / "cut/dpo", tmp_path / "whole/dpo")
 
 
@@ -496,6 +500,8 @@ def test_settings_of_rounds_are_refused_without_a_judge(changes: dict[str, Any],
         ({"judge": {**ROUNDS["judge"], "url": "http://x"}}, "dpo.judge.url is for a server"),
         ({"monitor": {"a": {"kind": "length", "weight": 2.0}}}, "monitor.a.weight is 2.0"),
         ({"ties": "soft"}, "pairs is best_worst, which leaves no ties; set pairs to all"),
+        ({"preferences": "tiers"}, "preferences is tiers, but rounds learn from scores"),
+        ({"judge": None, "rewards": {"a": {"kind": "primer", "weight": 0.0}}}, "all weights are 0"),
     ],
 )
 def test_rounds_that_cannot_work_are_refused(changes: dict[str, Any], told: str) -> None:

@@ -19,8 +19,9 @@ import trivium.stages.lesson as lesson
 from trivium.config import DPOConfig
 from trivium.errors import UserError
 from trivium.feedback.rankings.formats.native import write_rankings
-from trivium.preflight import check_dpo
+from trivium.preflight import check_dpo, check_stage
 from trivium.stages import run_stage
+from trivium.stages.answers import Answers
 from trivium.training.loop import Loop
 
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
@@ -143,9 +144,10 @@ def test_the_kl_is_that_to_where_the_stage_began(
         Loop, "__init__", lambda loop, *given, **named: begin(loop, *given, **{**named, "validate_first": True})
     )
     changes = {"kl_prompts": 5, "sampling": {"max_new_tokens": 8}, "steps": 24, "evaluate_every": 8, "lora": lora}
-    run_stage(offline(finished, source, **changes), tmp_path / "dpo", recipe=WORLD)
+    summary = run_stage(offline(finished, source, **changes), tmp_path / "dpo", recipe=WORLD)
     found = [line["kl"] for line in metrics(tmp_path / "dpo") if line["split"] == "validation"]
     assert len(found) == 4 and found[0] == pytest.approx(0.0, abs=1e-6) and found[3] > 0.005
+    assert summary["memory"]["weights"] == 4 * summary["parameters"] * (2 if lora is None else 1)  # float32, the copy
     lengths = [line["response_length"] for line in metrics(tmp_path / "dpo") if line["split"] == "validation"]
     assert all(1 <= length <= 8 for length in lengths)
 
@@ -211,6 +213,30 @@ def test_a_budget_of_generated_tokens_ends_the_rounds(finished: Path, tmp_path: 
     assert summary["steps"] == len(summary["iterations"]) < 8 and summary["generated"] >= 200
     assert "generated tokens was spent" in summary["stopped"]
     assert summary["generated"] - summary["iterations"][-1]["generated"] < 200
+
+
+def test_after_an_early_end_the_monitors_say_something_of_the_prompts_that_come_next(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[int] = []
+    asked = Answers.asked
+    monkeypatch.setattr(Answers, "asked", lambda self, turn, *rest: turns.append(turn) or asked(self, turn, *rest))  # type: ignore[func-returns-value]
+    monitor = {"m": {"kind": "length", "options": {"target": 3}}}
+    changes = {"budget": {"generated": 200}, "kl_prompts": 0, "monitor": monitor}
+    summary = run_stage(iterated(finished, **{**ONLINE, **changes}), tmp_path / "dpo", recipe=WORLD)
+    assert turns == list(range(len(summary["iterations"]) + 1)) and summary["after"]["tasks"] > 0
+
+
+def test_an_update_holds_each_prompt_once_where_there_are_few(
+    finished: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    update = stage.update
+    monkeypatch.setattr(stage, "update", lambda *given: seen.append(given[3]) or update(*given))  # type: ignore[func-returns-value]
+    few = tmp_path / "few.jsonl"
+    write_rankings(few, rankings()[:12])
+    run_stage(offline(finished, few, batch_size=500, steps=2, validation_share=0), tmp_path / "dpo", recipe=WORLD)
+    assert all(len(step) == len(set(step)) > 1 for step in seen) and sorted(seen[0]) == sorted(seen[1])
 
 
 @pytest.mark.parametrize(
@@ -313,11 +339,30 @@ def test_keys_that_nothing_reads_are_refused(changes: dict[str, Any], told: str)
 
 
 @pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"optimizer": {"muon_lr": 0.5}}, "dpo.optimizer.muon_lr is for optimizer.name: muon, but that is adamw"),
+        ({"optimizer": {"muon_momentum": 0.5}}, "dpo.optimizer.muon_momentum is for"),
+        ({"schedule": {"decay": 0.7}}, "dpo.schedule.decay is for schedule.kind: wsd, but that is cosine"),
+        ({"schedule": {"kind": "constant", "final": 0.7}}, "dpo.schedule.final is set, but a constant rate"),
+    ],
+)
+def test_keys_of_another_optimiser_or_schedule_are_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        check_stage("dpo", on_rankings(Path("x"), Path("y.jsonl"), **changes))
+
+
+def test_a_budget_that_nothing_reaches_is_refused() -> None:
+    with pytest.raises(UserError, match=r"budget.generated is 10, but the steps of this dpo stage generate nothing"):
+        check_stage("dpo", on_rankings(Path("x"), Path("y.jsonl"), budget={"generated": 10}))
+
+
+@pytest.mark.parametrize(
     ("rewards", "told"),
     [
         ({"a": {"kind": "environment"}}, "rewards.a is an environment's score, but the answers here have none|no env"),
         ({"a": {"kind": "majority"}}, "dpo.responses is 2, but dpo.rewards.a is a majority vote"),
-        ({"a": {"kind": "judge", "options": {"nonsense": 1}}}, "dpo.rewards.a: options"),
+        ({"a": {"kind": "judge", "options": {"nonsense": 1}}}, "dpo.rewards.a: judge: there is no option"),
     ],
 )
 def test_rewards_that_cannot_score_rounds_are_refused(rewards: dict[str, Any], told: str) -> None:

@@ -128,7 +128,7 @@ def test_half_a_token_is_not_printed(tmp_path: Path) -> None:
     for row in results["rows"]:
         row["cost"] = {"tokens": 6079 + row["seed"]}
     text = built(tmp_path, results)
-    assert "<td>6\u2009080</td>" in text and "079.5" not in text
+    assert "<td>6\u202f080</td>" in text and "079.5" not in text
 
 
 def test_no_results_is_a_sentence(tmp_path: Path) -> None:

@@ -154,6 +154,7 @@ def test_the_shipped_studies_can_be_planned(name: str) -> None:
         ({"models": ["rlx"]}, "models names 'rlx', which is no stage of the recipe (did you mean 'rl'?)"),
         ({"models": ["reward"]}, "a stage of kind reward; it needs one of kind pretrain"),
         ({"models": []}, "nothing of it is measured"),
+        ({"models": ["rlx"], "arms": {"a": {"models": ["rl"]}}}, "models names 'rlx'"),
         ({"shared": ["stf"]}, "shared names 'stf'"),
         ({"measures": {"a": {"task": "problem"}}}, "which is no task (did you mean 'problems'?)"),
         ({"arms": {"a": {"x": 0.5}, "b": {}}}, "arms.b has no x, and other arms have one"),
@@ -169,7 +170,7 @@ def test_the_shipped_studies_can_be_planned(name: str) -> None:
         ({"arms": {"a": {"overrides": {"rl.stepz": 3}}}}, "stages.rl has no key 'stepz'"),
         ({"arms": {"a": {"overrides": {"rl.group_size": 1}}}}, "study small, a: "),
         ({"arms": {"a": {"x": 0.5}, "b": {"x": 0.5}}}, "arms.a and arms.b both lie at x = 0.5"),
-        ({"arms": {"a": {"overrides": {"seed": 7}}}}, "overrides set seed, which a study does"),
+        ({"arms": {"a": {"overrides": {"seed": 7}}}}, "arms.a.overrides set seed, which a study does"),
         ({"arms": {"a": {"best_of": {"by": {"kind": "numerics"}}}}}, "best_of.by: "),
         ({"holds_if": [{"better": "a", "worse": "a"}]}, "holds 'a' against itself"),
         ({"name": "../outside"}, "name is '../outside', but should be a name of letters"),
@@ -179,6 +180,12 @@ def test_what_does_not_fit_together_is_one_sentence(changes: dict[str, Any], wor
     with pytest.raises(UserError) as caught:
         plan_of(changes)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["seed", "threads", "parallel"])
+def test_what_a_study_decides_is_no_override(key: str) -> None:
+    with pytest.raises(UserError, match=rf"that begin with recipe\. set {key}, which a study does"):
+        plan_of(of_recipe={key: 2})
 
 
 def test_samples_are_asked_for_where_they_are_measured() -> None:

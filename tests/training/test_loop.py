@@ -156,6 +156,8 @@ def test_a_non_finite_step_is_skipped_and_counted(tmp_path: Path, bad: float) ->
     assert [line["skipped"] for line in logged] == [0, 1, 1]
     assert logged[1]["loss"] is None and logged[1]["gradient_norm"] is None  # JSON has no NaN
     assert loop.summary("loss", {})["skipped"] == 1
+    loop.last["train"] = {"loss": bad}  # as where the last step was such a one
+    assert loop.summary("loss", {})["metric"]["value"] is None is loop.summary("loss", {})["train"]["loss"]
 
 
 def test_too_many_non_finite_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
@@ -164,6 +166,12 @@ def test_too_many_non_finite_steps_in_a_row_end_the_run(tmp_path: Path) -> None:
     assert loop.skipped == 4
     with pytest.raises(UserError, match=r"3 updates in a row .* not finite"):
         run(make_loop(tmp_path / "bad", decoder_of(), steps=6, max_nonfinite=3), dict.fromkeys((1, 2, 3), math.nan))
+
+
+def test_a_stage_that_learned_nothing_does_not_finish(tmp_path: Path) -> None:
+    """Fewer steps than ``max_nonfinite``, none of which has a finite gradient."""
+    with pytest.raises(UserError, match="none of its 2 updates had a finite gradient"):
+        run(make_loop(tmp_path, decoder_of(), steps=2, max_nonfinite=5), dict.fromkeys((0, 1), math.nan))
 
 
 def test_skipped_steps_in_a_row_are_counted_across_a_resume(tmp_path: Path) -> None:

@@ -233,6 +233,10 @@ def test_rankings_stay_whole_for_plackett_luce(tokenizer: Tokenizer) -> None:
     assert paired_tasks(tied, tokenizer, 100, config(loss="plackett_luce")) == ([], 0)
     (task,), _ = paired_tasks(tied, tokenizer, 100, config(loss="plackett_luce", ties="soft"))
     assert task.lists == (((0, 0), (1, 0)),)
+    # one text in two tiers contradicts itself: its pairs would cancel, and in a list it has no place
+    assert paired_tasks([ranking("a a", (0, 1))], tokenizer, 100, config(loss="plackett_luce")) == ([], 0)
+    (task,), _ = paired_tasks([ranking("a b a c", (0, 1, 2, 3))], tokenizer, 100, config(loss="plackett_luce"))
+    assert [text_of(tokenizer, task)[n] for n, _ in task.lists[0]] == ["b" + STOP, "c" + STOP]
 
 
 def test_ties_count_by_option(tokenizer: Tokenizer) -> None:
@@ -251,6 +255,13 @@ def test_what_is_imitated(tokenizer: Tokenizer) -> None:
     (task,), _ = paired_tasks(given_, tokenizer, 100, config(sft_weight=1.0))
     assert task.best == pytest.approx({0: 0.5, 1: 1.5})
     assert not paired_tasks(given_, tokenizer, 100, config())[0][0].best
+    # the second tier was there, though it does not fit; and a ranking that says nothing has nothing to imitate
+    cut = ranking(f"a b {'d' * 99}", (0, 0, 1))
+    (task,), _ = paired_tasks([cut], tokenizer, 60, config(sft_weight=1.0, ties="soft"))
+    assert task.best == pytest.approx({0: 0.5, 1: 0.5})
+    given_ = [ranking("a b a", (0, -1, 1)), ranking("a b a", (1, 0, -1), "bob")]
+    (task,), _ = paired_tasks(given_, tokenizer, 100, config(sft_weight=1.0))
+    assert [text_of(tokenizer, task)[n] for n in task.best] == ["b" + STOP]
 
 
 def test_an_answer_without_tokens_has_no_mean(tokenizer: Tokenizer) -> None:

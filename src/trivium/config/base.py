@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Strict(BaseModel):
     """Base of all configuration: unknown keys are errors, assignments are checked."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class SourceConfig(Strict):
@@ -83,6 +83,11 @@ class LoRAConfig(Strict):
 
 class TrainingConfig(Strict):
     """What every stage that takes gradients shares."""
+
+    @property
+    def samples_in_steps(self) -> bool:
+        """Whether steps generate tokens, which a budget of them can end."""
+        return False
 
     steps: int = Field(1000, ge=1, description="updates of the optimiser (rl: rollout iterations)")
     budget: BudgetConfig | None = Field(None, description="ends the stage before its last step; null: never")

@@ -221,6 +221,10 @@ class DPOConfig(TrainingConfig):
         return self.judge is not None or bool(self.rewards)
 
     @property
+    def samples_in_steps(self) -> bool:
+        return self.iterated
+
+    @property
     def normalised(self) -> bool:
         """Whether an answer counts by the mean of its tokens' log-probabilities."""
         return self.loss in ("simpo", "orpo") if self.length_normalised is None else self.length_normalised
@@ -302,6 +306,10 @@ class RLConfig(TrainingConfig):
     shared_prompts: bool = Field(True, description="train the prompt of a group once")
     slots: int = Field(256, ge=1, description="responses generated at a time; the key-value cache grows with it")
     rollouts_every: int = Field(1, ge=0, description="keep the rollouts of every n-th step as parquet; 0: none")
+
+    @property
+    def samples_in_steps(self) -> bool:
+        return True
 
 
 StageConfig = Annotated[

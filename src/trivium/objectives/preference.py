@@ -111,6 +111,8 @@ def dpo_loss(
     told = torch.full_like(values[0], torch.nan) if of_pairs[1] is None else of_pairs[1]
     untold = told.isnan()
     shares = _shares(values[0], weights, total, level & untold if ties == "ignore" else None)
+    if bool((((told < 0) | (told > 1)) & (shares > 0)).any()):
+        raise ValueError("a target is the probability that the first answer is better, between 0 and 1")
     per = of_pairs[2:] or [None, None]
     first, second = (_log_ratios(*given, shares > 0) for given in zip(values, fixed, per, strict=True))
     margin, likely = beta * (first - second), torch.where(untold, torch.where(level, 0.5, 1.0), told)
@@ -331,8 +333,6 @@ def _check(
         raise ValueError(f"target_margin is for the loss simpo, not for {loss}")
     if loss in REFERENCE_FREE and lengths is None:
         raise ValueError(f"{loss} is of mean log-probabilities: it needs the lengths of the answers")
-    if targets is not None and bool(((given := torch.as_tensor(targets)) < 0).any() | (given > 1).any()):
-        raise ValueError("a target is the probability that the first answer is better, between 0 and 1")
 
 
 def _wide(*values: Tensor) -> list[Tensor]:
@@ -346,9 +346,10 @@ def _like(values: Tensor, given: Numbers | Flags) -> Tensor:
 def _log_ratios(log_probs: Tensor, reference: Tensor | None, lengths: Tensor | None, used: Tensor) -> Tensor:
     """(N,) of policy over reference, or their means over tokens; 0 for what is not used."""
     ratio = log_probs if reference is None else log_probs - reference.detach().to(log_probs)
-    ratio = ratio if lengths is None else ratio / lengths.clamp(min=1)  # an answer of no token has the sum 0
     # masked before anything else is computed: 0 times the gradient of a NaN is NaN
-    return torch.where(used, ratio, 0.0)
+    ratio = torch.where(used, ratio, 0.0)
+    # an answer of no token has the sum 0
+    return ratio if lengths is None else ratio / torch.where(used, lengths, 1.0).clamp(min=1)
 
 
 def _shares(like: Tensor, weights: Numbers | None, total: float | None, left_out: Tensor | None = None) -> Tensor:

@@ -64,9 +64,12 @@ def _check_loss(config: "DPOConfig", stage: str) -> None:
             raise UserError(
                 f"{stage}.{key} is for the loss {' or '.join(losses)}, but {stage}.loss is {config.loss}; leave it out"
             )
-    if config.preferences == "soft" and (config.loss != "sigmoid" or config.iterated):
-        why = "rounds learn from scores" if config.iterated else f"the loss {config.loss} learns from tiers alone"
-        raise UserError(f"{stage}.preferences is soft, but {why}; leave it out")
+    if config.preferences is not None and config.iterated:
+        raise UserError(f"{stage}.preferences is {config.preferences}, but rounds learn from scores; leave it out")
+    if config.preferences == "soft" and config.loss != "sigmoid":
+        raise UserError(
+            f"{stage}.preferences is soft, but the loss {config.loss} learns from tiers alone; leave it out"
+        )
     if config.length_normalised is False and config.loss in WITHOUT_REFERENCE:
         raise UserError(f"{stage}.length_normalised is false, but {config.loss} takes means; leave it out")
     if config.length_normalised and config.loss == "kto":
@@ -155,6 +158,8 @@ def _check_rewards(config: "DPOConfig", stage: str) -> None:
     from trivium.feedback.majority import MINIMUM_GROUP
 
     check_scorers({f"{stage}.rewards.{name}": part for name, part in config.rewards.items()})
+    if config.rewards and not any(part.weight for part in config.rewards.values()):
+        raise UserError(f"{stage}.rewards: all weights are 0, so all answers score alike; give one of them a weight")
     for name, part in config.rewards.items():
         where = f"{stage}.rewards.{name}"
         if part.kind == "environment":

@@ -20,12 +20,35 @@ if TYPE_CHECKING:
 def check_stage(name: str, config: Any) -> None:
     """Settings of a stage that do not go together: the dimensions of its model, the choices of its algorithm."""
     check_lora(config, name)
+    _check_unread(config, name)
+    budget = getattr(config, "budget", None)
+    if budget is not None and budget.generated is not None and not config.samples_in_steps:
+        raise UserError(
+            f"{name}.budget.generated is {budget.generated:,}, but the steps of this {config.kind} stage generate "
+            "nothing, so it would never end by that; leave it out, or limit tokens or seconds"
+        )
     if check := CHECKS.get(config.kind):
         check(config, name)
     elif config.kind == "pretrain" and config.init is None:
         from trivium.model.sizes import derive
 
         derive(config.model, config.tokenizer.vocabulary_size)
+
+
+def _check_unread(config: Any, name: str) -> None:
+    """Keys of the optimiser and the schedule that another choice beside them leaves unread."""
+    if getattr(config, "optimizer", None) is None:
+        return
+    unread = [("optimizer.muon_lr", "name", "muon"), ("optimizer.muon_momentum", "name", "muon")]
+    for key, choice, reads in (*unread, ("schedule.decay", "kind", "wsd")):
+        section, own = key.split(".")
+        part = getattr(config, section)
+        if getattr(part, choice) != reads and getattr(part, own) != default_of(part, own):
+            raise UserError(
+                f"{name}.{key} is for {section}.{choice}: {reads}, but that is {getattr(part, choice)}; leave it out"
+            )
+    if config.schedule.kind == "constant" and config.schedule.final != default_of(config.schedule, "final"):
+        raise UserError(f"{name}.schedule.final is set, but a constant rate stays where it is; leave it out")
 
 
 def check_models(name: str, config: Any, stages: Collection[str]) -> None:

@@ -103,7 +103,7 @@ class Run:
         """The stage that ``stage`` goes back to by ``init``: the nearest one that was evaluated on ``task``, if given.
 
         Stages need form no chain: two may start from the same one. A model from elsewhere, evaluated as it came, is
-        what the stages that start outside the run go back to. Without a recipe the order of the stages has to do.
+        what the stages that start from it go back to. Without a recipe the order of the stages has to do.
         """
         configs = {known.name for known in self.stages if known.config}
         known = {other.name: other for other in (self.stages if task is None else self.evaluated(task))}
@@ -116,6 +116,9 @@ class Run:
             if name in known and name in configs:
                 return known[name]
         earlier = self.stages[: self.stages.index(stage)]
+        base = mapping(mapping(mapping(self.lineage).get("artifacts")).get("base")).get("path")
+        if configs and base is not None and base != name:
+            return None  # it starts from another model
         outside = [other for other in earlier if other.name in known and not (configs and other.name in configs)]
         return outside[-1] if outside else None
 

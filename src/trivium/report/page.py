@@ -173,7 +173,9 @@ def _chain_link(run: Run, stage: Stage, main: str | None) -> dict[str, Any]:
     position, series = run.stages.index(stage), run.series(stage)
     before = run.stages[position - 1] if position else None
     sources = run.sources(stage)
-    follows = before is not None and (before in sources or not sources)
+    if not sources and stage.config.get("init") and (start := run.before(stage)) is not None:
+        sources = [start]  # a model from elsewhere
+    follows = before is not None and (before in sources or not (sources or stage.config))
     return {
         "label": stage.label,
         "work": _WORK.get(stage.kind, ""),

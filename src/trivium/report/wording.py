@@ -17,20 +17,20 @@ def decimal(value: Any, digits: int = 3) -> str:
     """A number with fixed decimals; whole ones as counts, very small ones in powers of ten.
 
     >>> decimal(0.9712), decimal(1200000), decimal(0.00002), decimal(None)
-    ('0.971', '1\\u2009200\\u2009000', '2.0e-05', '–')
+    ('0.971', '1\\u202f200\\u202f000', '2.0e-05', '–')
     """
     found = number(value)
     if found is None:
         return MISSING
     if isinstance(value, int):
-        return f"{value:,}".replace(",", "\u2009")
+        return f"{value:,}".replace(",", "\u202f")
     if abs(found) < 1e-7:  # rounding, of a KL to itself for instance
         found = 0.0
     if found != 0 and abs(found) < 0.5 * 10**-digits:
         return f"{found:.1e}"
     if abs(found) >= 10:
         digits = min(digits, 1)
-    return f"{found:,.{digits}f}".replace(",", "\u2009").replace("-", "\u2212")
+    return f"{found:,.{digits}f}".replace(",", "\u202f").replace("-", "\u2212")
 
 
 def signed(value: Any, digits: int = 2) -> str:

@@ -52,7 +52,7 @@ def from_data(
         metrics = held_out_metrics(policy, lesson.held_out.whole(config, device))
         return metrics | (divergence.metrics(policy) if divergence is not None else {})
 
-    loop = make_loop(context, policy, validate if validation else None)
+    loop = make_loop(context, policy, validate if validation else None, divergence)
     asked = [*(train[number] for number in used), *validation]
     # before the loop resumes, which gives the policy its later weights
     own, elsewhere = cached_reference(context, policy, identity, asked, device, loop.autocast)
@@ -83,7 +83,7 @@ def from_itself(
             metrics = held_out_metrics(policy, lesson.held_out.whole(config, device))
         return metrics | (divergence.metrics(policy) if divergence is not None else {})
 
-    loop = make_loop(context, policy, validate if config.validation_share else None)
+    loop = make_loop(context, policy, validate if config.validation_share else None, divergence)
     with closing(Rounds(context, tokenizer, device, loop.autocast)) as rounds:
         first = 0
         for step in loop.steps():
@@ -95,6 +95,7 @@ def from_itself(
                 if step == first:  # else the checkpoint has counted them
                     loop.generated += rounds.generated(number)
             if not lesson.train.tasks:
+                loop.leave_out()
                 continue
             chosen = drawn(context, step - first, len(lesson.train.tasks), f"iteration-{number + 1}")
             update(loop, policy, lesson, chosen, config, device)
@@ -106,14 +107,23 @@ def asked_prompts(context: StageContext) -> list[Prompt]:
     return [prompt for part in sources.prompts(context.config.prompts, context.recipe) for prompt in part]
 
 
-def make_loop(context: StageContext, policy: Decoder, validate: Callable[[], dict[str, float]] | None) -> Loop:
-    return Loop(context.directory, policy, context.config, progress=context.progress, validate=validate)
+def make_loop(
+    context: StageContext,
+    policy: Decoder,
+    validate: Callable[[], dict[str, float]] | None,
+    divergence: Divergence | None,
+) -> Loop:
+    loop = Loop(context.directory, policy, context.config, progress=context.progress, validate=validate)
+    if divergence is not None and divergence.reference is not None:
+        loop.held.append(divergence.reference)
+    return loop
 
 
 def drawn(context: StageContext, step: int, tasks: int, turn: str = "") -> list[int]:
-    """The numbers of the tasks of a step: all are learned from before one is again."""
+    """The numbers of the tasks of a step, at most all of them: all are learned from before one is again."""
     name = f"{context.name}/{turn}" if turn else context.name
-    return [n for _, n in batch_indices(context.recipe.seed, name, step, context.config.batch_size, [tasks])]
+    size = min(context.config.batch_size, tasks)
+    return [n for _, n in batch_indices(context.recipe.seed, name, step, size, [tasks])]
 
 
 def update(

@@ -65,6 +65,9 @@ class Rounds:
         config = self.config
         precision = torch.bfloat16 if config.precision == "bfloat16" else None
         self.answers = Answers(context, config.prompts, config.sampling, config.slots, tokenizer, precision)
+        if config.tasks > (there := sum(self.answers.sizes)):
+            asks = f"{context.name}.tasks is {config.tasks}, but there are {there} prompts"
+            context.progress.note(f"{asks}: each round asks all")
         self.scorer: ByJudge | ByReward | None = None  # the first rank asks, and all go on from what it was told
         if distributed.is_main():
             self.scorer = ByReward(context, device) if config.judge is None else ByJudge(context, tokenizer, device)
@@ -115,10 +118,12 @@ class Rounds:
         return int(shared(self.rows()[number].get("generated", 0) if distributed.is_main() else 0))
 
     def after(self, policy: Decoder) -> dict[str, Any] | None:
-        """What the monitors say of the policy after its last round, on the prompts that would come next."""
+        """What the monitors say of the policy after its last round, which a budget may have brought forward, on the
+        prompts that would come next."""
         if not self.config.monitor:
             return None
-        asked, groups = self._answered(self.config.iterations, distributed.full_copy(policy))
+        rounds = shared(len(self.rows()) if distributed.is_main() else 0)
+        asked, groups = self._answered(rounds, distributed.full_copy(policy))
         return {"tasks": len(asked), **self._told(asked, groups)} if distributed.is_main() else None
 
     # ---- making a round ---------------------------------------------------------------------------------------------

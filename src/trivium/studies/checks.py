@@ -1,6 +1,6 @@
 """What does not fit together in a study, told before anything is spent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trivium.errors import UserError
@@ -27,7 +27,7 @@ def check_arm(study: "StudyConfig", arm: str, recipe: "RecipeConfig") -> None:
                 f"{' or '.join(kinds)}"
             )
 
-    for name in models_of(study, config):
+    for name in dict.fromkeys([*study.models, *models_of(study, config)]):
         stage(name, "models", MAKES["policy"])
     for name in curves_of(study, config):
         if name not in study.curves:
@@ -46,12 +46,19 @@ def check_arm(study: "StudyConfig", arm: str, recipe: "RecipeConfig") -> None:
         stage(name, "best_of.by.options.model", MAKES["scorer"])
     if config.best_of is not None:
         _check_best_of(at, config.best_of)
-    for key in ("seed", "threads", "parallel"):
-        if key in config.overrides or key in study.overrides:
-            raise UserError(
-                f"{at}: overrides set {key}, which a study does; leave it out"
-                + (", and give the study its seeds" if key == "seed" else "")
-            )
+
+
+def check_given(study: "StudyConfig", of_recipe: Mapping[str, Any]) -> None:
+    """Overrides of the recipe leave alone what a study decides: seeds, and one thread for each process."""
+    for where, given in (
+        ("overrides", study.overrides),
+        *((f"arms.{name}.overrides", arm.overrides) for name, arm in study.arms.items()),
+        ("the overrides that begin with recipe.", of_recipe),
+    ):
+        for key, instead in (("seed", "give the study its seeds"), ("threads", ""), ("parallel", "use --at-once")):
+            if key in given:
+                more = f", and {instead}" if instead else ": each process of a study has one thread"
+                raise UserError(f"study {study.name}: {where} set {key}, which a study does; leave it out{more}")
 
 
 def _check_best_of(at: str, config: "BestOfConfig") -> None:

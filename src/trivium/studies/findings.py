@@ -185,6 +185,8 @@ def _are(n: int) -> str:
 def difference(one: Comparison) -> str:
     """The higher first, so that every difference told is above 0."""
     value, low, high = one.evidence[:3]
+    if value == 0:
+        return f"{one.second} as {one.first}, {points(value, low, high)} apart"
     if value >= 0 or low is None or high is None:
         return f"{one.second} above {one.first} by {points(value, low, high)}"
     return f"{one.first} above {one.second} by {points(-value, -high, -low)}"

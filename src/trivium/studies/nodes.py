@@ -55,6 +55,8 @@ class Nodes:
 
         A node that is there is taken; one that was cut goes on.
         """
+        if not getattr(step.recipe.stages[step.stage], "samples_in_steps", False):
+            budget = {key: left for key, left in budget.items() if key != "generated"}  # it would end nothing
         # twins of other names draw other random numbers
         identities = {name: f"{name} {outcome.identity}" for name, outcome in parents.items()}
         own = identity(step.recipe, step.section, identities, self.hasher)

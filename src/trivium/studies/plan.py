@@ -13,7 +13,7 @@ from trivium import lineage
 from trivium.recipe import apply_overrides, read, resolve
 from trivium.references import references
 from trivium.studies.arms import closure, curves_of, models_of, others_of, roots_of, scorers_of
-from trivium.studies.checks import check_arm, check_axis, check_claim, check_labels, check_steps
+from trivium.studies.checks import check_arm, check_axis, check_claim, check_given, check_labels, check_steps
 
 if TYPE_CHECKING:
     from trivium.config import ArmConfig, MeasureConfig, RecipeConfig, StudyConfig
@@ -120,6 +120,7 @@ def make_plan(
     arm's.
     """
     check_axis(study)
+    check_given(study, of_recipe or {})
     plan = Plan(study, list(dict.fromkeys(study.seeds if seeds is None else seeds)))
     values, where = read(study.recipe)
     hasher = lineage.Hasher()

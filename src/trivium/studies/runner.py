@@ -64,6 +64,7 @@ def run_study(
         stack.callback(shown.close)
         workers = at_once or cores()
         home = Path(nodes) if nodes is not None else place.parent / "nodes"
+        home.mkdir(parents=True, exist_ok=True)
         given = [str(name_or_path), *written(overrides)]
         asked_alike = known.get("study") == study.model_dump(mode="json") and known.get("given", given) == given
         same = asked_alike and not results.other_origin(plan, known["rows"])

@@ -70,6 +70,7 @@ class Loop:
         self.directory, self.decoder, self.config, self.progress = directory, decoder, config, progress
         self.validate, self.validate_first, self.reference, self.critic = validate, validate_first, reference, critic
         self.stateful = stateful or {}
+        self.held: list[Decoder] = []  # models of the stage that are whole on every rank, for its footprint
         self.device = decoder.embedding.weight.device
         self.precision = torch.bfloat16 if config.precision == "bfloat16" else None
         if reference is not None:
@@ -131,6 +132,11 @@ class Loop:
                     self._save(done)
                 if interrupted:
                     raise KeyboardInterrupt
+        if self.updates and self.skipped == self.updates:
+            raise UserError(
+                f"{self.directory.name}: none of its {self.updates} updates had a finite gradient: nothing was "
+                "learned; lower the learning rate, or use float32"
+            )
 
     def _check_budget(self, since: float) -> None:
         """End the stage where its budget is spent; ``since``: seconds that are not yet in ``seconds``."""
@@ -144,7 +150,10 @@ class Loop:
         for name, value in spent.items():
             limit = getattr(budget, name)
             if limit is not None and value >= limit:
-                self.finish(f"the budget of {limit:,} {BUDGETS[name]} was spent after {self.done} steps")
+                steps = f"{self.done} step" if self.done == 1 else f"{self.done} steps"
+                self.finish(f"the budget of {limit:,} {BUDGETS[name]} was spent after {steps}")
+                self.progress.note(f"{self.directory.name} ends early: {self.stopped}")
+                return
 
     def finish(self, reason: str) -> None:
         """End the stage with the present step (all ranks must call): it is logged and saved as the last one is.
@@ -196,6 +205,10 @@ class Loop:
         self.window.append(result)
         return result
 
+    def leave_out(self) -> None:
+        """A step without an update: the learning rate goes on as if there had been one."""
+        self.updates += 1
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The compute type of the recipe; under FSDP its mixed-precision policy does the casting."""
         if self.precision is None or distributed.world_size() > 1:
@@ -212,17 +225,18 @@ class Loop:
     def summary(self, metric: str, more: Mapping[str, Any], better: str = "lower") -> dict[str, Any]:
         """The stage's entry of summary.json: cost, and the last value of ``metric`` (held out, where there is any).
         ``better``: whether the "lower" or the "higher" value is."""
+        others = [self.reference, self.critic, *self.held * distributed.world_size()]
         last = self.last["validation"] if metric in self.last["validation"] else self.last["train"]
         return {
             "seconds": round(self.seconds, 2),
             "steps": self.done,
             "tokens": self.tokens,
             **({"generated": self.generated} if self.generated else {}),
-            **footprint(self.decoder, [self.reference, self.critic], self.optimizers + self.critic_optimizers),
+            **footprint(self.decoder, others, self.optimizers + self.critic_optimizers),
             "skipped": self.skipped,
-            "metric": {"name": metric, "value": last.get(metric), "better": better},
-            "train": self.last["train"],
-            "validation": self.last["validation"],
+            "metric": {"name": metric, "value": finite(last).get(metric), "better": better},
+            "train": finite(self.last["train"]),
+            "validation": finite(self.last["validation"]),
             **({"stopped": self.stopped} if self.stopped else {}),
             **more,
         }
@@ -275,10 +289,8 @@ class Loop:
         self.last[split] = metrics
         if not distributed.is_main():
             return
-        # JSON has no NaN: a number that is not finite is written as null, and the skip count tells
-        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         with open(self.metrics_file, "a") as file:
-            file.write(json.dumps({"step": step, "split": split, **finite, "timing": timing}) + "\n")
+            file.write(json.dumps({"step": step, "split": split, **finite(metrics), "timing": timing}) + "\n")
 
     def _log(self, step: int) -> None:
         now = time.perf_counter()
@@ -352,6 +364,11 @@ class Loop:
         if threading.current_thread() is not threading.main_thread():
             return nullcontext()
         return _Interrupt(self)
+
+
+def finite(metrics: Metrics) -> dict[str, float | None]:
+    """JSON has no NaN: a number that is not finite becomes null, and the count of skipped updates tells."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _learnt_tensors(model: Decoder, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ trained is the one without them. An answer that does not fit into the context is
 reference alike, since half an answer has another probability.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -80,11 +81,13 @@ def paired_tasks(
     shared out evenly among its pairs: one of nine responses has 36 pairs, and would else count as much as 36 of two.
     """
     tasks = group_tasks(rankings)
+    # before any response is left out, likewise
+    ordered = frozenset(ranking.id for task in tasks for ranking in task.rankings if max(ranking.tiers, default=0) > 0)
     marks = config.loss == "kto"
     if marks:  # before any response is left out: the second best of a ranking is not good because the best is too long
         tasks = [replace(task, rankings=tuple(map(_marked, task.rankings))) for task in tasks]
     fitting, too_long = tokenise(tasks, tokenizer, limit, config.ties, config.by_probabilities, alone=marks)
-    found = [_Said(task, config).task() for task in fitting]
+    found = [_Said(task, config, ordered).task() for task in fitting]
     return [task for task in found if task.weight], too_long
 
 
@@ -155,8 +158,9 @@ class _Said:
     Answers are kept as tokens until all is collected: those that nothing was said of are then left out.
     """
 
-    def __init__(self, task: RankedTask, config: DPOConfig) -> None:
-        self.whole, self.config = task, config
+    def __init__(self, task: RankedTask, config: DPOConfig, ordered: frozenset[str]) -> None:
+        """``ordered``: ids of the rankings that had a second tier before any response was left out."""
+        self.whole, self.config, self.ordered = task, config, ordered
         self.own = [ids[task.prompt_length :] if ids else None for ids in task.tokens]
         if config.normalised:  # an answer without tokens has no mean
             self.own = [ids or None for ids in self.own]
@@ -166,14 +170,9 @@ class _Said:
         self.lists: list[list[tuple[Tokens, int]]] = []
         self.labels: dict[tuple[Tokens, bool], float] = {}
         self.best: dict[Tokens, float] = {}
+        learn = {"kto": self._label, "plackett_luce": self._list}.get(config.loss, self._compare)
         for ranking in task.rankings:
-            if config.loss == "kto":
-                _share(self.labels, self._labels(ranking))
-            elif config.loss == "plackett_luce":
-                self._list(ranking)
-            else:
-                self._compare(ranking)
-            if config.imitation:
+            if learn(ranking) and config.imitation:
                 _share(self.best, self._best(ranking))
 
     def _known(self, numbers: Iterable[tuple[int, int]]) -> list[tuple[Tokens, Tokens]]:
@@ -181,37 +180,45 @@ class _Said:
         found = [(self.own[i], self.own[j]) for i, j in numbers]
         return [(one, other) for one, other in found if one is not None and other is not None and one != other]
 
-    def _compare(self, ranking: Ranking) -> None:
+    # each of these says whether there was anything to learn
+
+    def _compare(self, ranking: Ranking) -> bool:
         if ranking.preferences and self.config.by_probabilities:
             soft = []
             for i, j, probability in ranking.preferences:
                 likelier, other = (i, j) if probability >= 0.5 else (j, i)
                 soft += [(*pair, max(probability, 1 - probability)) for pair in self._known([(likelier, other)])]
             _share(self.soft, soft)
-            return
+            return bool(soft)
         pairs = self._known(ranking.pairs)
         ties = [] if self.config.ties == "ignore" else self._known(ranking.ties)
         number = len(pairs) + len(ties)
         _share(self.pairs, pairs, number)
         _share(self.ties, ties, number)
+        return number > 0
 
-    def _list(self, ranking: Ranking) -> None:
+    def _list(self, ranking: Ranking) -> bool:
         of = zip(self.own, ranking.tiers, strict=True)
         ranked = [(answer, tier) for answer, tier in of if answer is not None and tier != UNRANKED]
         entries = list(dict.fromkeys(ranked))  # equal answers of one tier are one
+        placed = Counter(answer for answer, _ in entries)
+        entries = [entry for entry in entries if placed[entry[0]] == 1]  # one of two tiers has no place
         tiers = {tier for _, tier in entries}
-        if len(tiers) > 1 or (len(entries) > 1 and self.config.ties == "soft"):
+        if found := len(tiers) > 1 or (len(entries) > 1 and self.config.ties == "soft"):
             self.lists.append(entries)
+        return found
 
-    def _labels(self, ranking: Ranking) -> list[tuple[Tokens, bool]]:
+    def _label(self, ranking: Ranking) -> bool:
         """Of a ranking that was ``_marked``."""
         of = zip(ranking.tiers, self.own, strict=True)
-        return [(ids, tier == GOOD) for tier, ids in of if tier != UNRANKED and ids is not None]
+        labels = [(ids, tier == GOOD) for tier, ids in of if tier != UNRANKED and ids is not None]
+        _share(self.labels, labels)
+        return bool(labels)
 
     def _best(self, ranking: Ranking) -> list[Tokens]:
         """The best tier, where there is a worse one and it is good enough to be imitated. What is too long is unranked
         here, and what comes after it is no better for that."""
-        worse = self.config.loss == "kto" or max(ranking.tiers) > 0  # kto: a lone tier has no mark
+        worse = self.config.loss == "kto" or ranking.id in self.ordered  # kto: a lone tier has no mark
         if ranking.all_bad or not worse:
             return []
         of = zip(ranking.tiers, self.own, strict=True)
