@@ -197,6 +197,9 @@ def _line(
     bounds = [(math.nan, math.nan) if mean is None or mean.low is None else (mean.low, mean.high) for mean in means]
     low, high = zip(*bounds, strict=True)
     axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)  # type: ignore[arg-type]
+    gaps = [True, *map(math.isnan, low), True]
+    alone = [place for place in range(len(x)) if gaps[place] and gaps[place + 2]]  # no band is as wide as nothing
+    axes.vlines([x[n] for n in alone], [low[n] for n in alone], [high[n] for n in alone], color=colour, linewidth=2)
     for at_x, label in zip(x, labels, strict=True):
         seeds = [measure.of_seed(label.name, seed) for seed in measure.values.get(label.name, {})]
         axes.plot([at_x] * len(seeds), seeds, "o", color=colour, alpha=0.3, markersize=3.5, markeredgewidth=0)  # type: ignore[arg-type]
