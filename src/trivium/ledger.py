@@ -4,6 +4,7 @@ A stage is named ``started`` before it runs and ``finished`` after its numbers a
 that dies anywhere leaves a directory from which the next one goes on.
 """
 
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ class Ledger:
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.summaries: dict[str, dict[str, Any]] = {}
         self.hasher = lineage.Hasher()
+        # by stage what it had made before, and its records: see ``put_back``
+        self._aside: dict[str, tuple[Path, dict[str, Any], dict[str, Any] | None]] = {}
         self._turn = threading.RLock()
 
     def read(self) -> None:
@@ -82,6 +85,7 @@ class Ledger:
                 return True
             if not same and folder.is_dir() and any(folder.iterdir()):
                 target = files.set_aside(folder, self.directory / "old" / name)
+                self._aside[name] = (target, entry, self.summaries.get(name))
                 why = lineage.reason(entry, settings, inputs)
                 note(f"{name} runs again, {why}; what it had made is in {target}")
             elif same and (folder / "checkpoints").is_dir():
@@ -92,6 +96,21 @@ class Ledger:
                 self.artifacts[name]["started"] = entry["started"]
             self.write_lineage()
             return False
+
+    def put_back(self, name: str, note: Note) -> None:
+        """Other settings were refused before the stage had written anything: what it had made before comes back."""
+        with self._turn:
+            folder = self.directory / name
+            wrote = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+            if name not in self._aside or any(wrote):
+                return
+            place, entry, numbers = self._aside.pop(name)
+            shutil.rmtree(folder, ignore_errors=True)
+            place.rename(folder)
+            kept = {"status": "outdated", "summary": numbers} if entry.get("status") == "finished" and numbers else {}
+            self.artifacts[name] = entry | kept
+            self.write_lineage()
+            note(f"{name}: what it had made before is back in {folder}")
 
     def _begun(self, name: str, settings: dict[str, Any], inputs: list[lineage.Input]) -> dict[str, Any]:
         from trivium.stages import PRODUCTS

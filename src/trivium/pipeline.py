@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trivium import comparisons, files, progress, summary
+from trivium.errors import UserError
 from trivium.ledger import Ledger
 from trivium.preflight import check_run, holds_run
 from trivium.ranks import Ranks
@@ -131,7 +132,12 @@ class Pipeline:
             shown.finish(f"{name}: finished before, nothing it depends on has changed")
         self._agree()
         if ran := not ledger.finished(name):
-            numbers = work.train(name, ledger.made(name))
+            try:
+                numbers = work.train(name, ledger.made(name))
+            except UserError:
+                if self.ranks.main:
+                    ledger.put_back(name, shown.note)
+                raise
             self.ranks.barrier()
             if self.ranks.main:
                 ledger.finish(name, numbers)

@@ -129,6 +129,24 @@ def test_a_cut_stage_with_other_settings_begins_anew_and_keeps_the_old(
     assert "config.batch_size: 64 -> 2" in capsys.readouterr().err
 
 
+def test_what_a_stage_had_made_comes_back_where_other_settings_are_refused_at_once(
+    fake: FakeStages, tiny: Path, read: Read
+) -> None:
+    """A file that cannot be read, rankings without a pair: told by the stage, before it has learned anything."""
+    done = trivium.run(tiny)
+    weights = (done.directory / "rl/model/model.safetensors").read_text()
+    fake.interrupt, fake.fail = "rl", UserError("rl: nothing to learn from")
+    with pytest.raises(UserError, match="nothing to learn from"):
+        trivium.run(tiny, ["rl.steps=9"])
+    assert (done.directory / "rl/model/model.safetensors").read_text() == weights
+    assert not list((done.directory / "old").iterdir())
+    assert read(done.directory / "lineage.json")["artifacts"]["rl"]["status"] == "outdated"
+    fake.calls.clear()
+    assert trivium.run(tiny).summary == done.summary and fake.calls == []
+    trivium.run(tiny, ["rl.steps=9"])
+    assert fake.calls == ["rl"]
+
+
 def test_cut_between_stage_and_evaluation(fake: FakeStages, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import trivium.evaluation.evaluate as module
 
