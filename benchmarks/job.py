@@ -25,6 +25,7 @@ TEMPLATE = (
 STOP_EVERY = 20  # ragged: mean length of a response before the cap
 GROUP, PROMPTS, PAIRS = 8, 16, 32
 BETA = 0.1  # of DPO
+RANK, ALPHA = 8, 16  # of adapters
 LEARNING_RATE = 1e-5
 REWARD_TARGET, REWARD_PENALTY = 100, 0.005
 
@@ -80,6 +81,14 @@ def sft_flops(job: Job) -> float:
     lengths = [len(one["tokens"]) for one in job.conversations]
     loss_tokens = sum(label != -100 for one in job.conversations for label in one["labels"])
     return 3 * forward_flops(lengths, loss_tokens)
+
+
+def lora_flops(job: Job) -> float:
+    """An SFT step whose weights are frozen: two thirds of it, and three passes over what the adapters add to a block
+    (RANK times the inputs and outputs of its seven matrices)."""
+    size, tokens = DIMENSIONS, sum(len(one["tokens"]) for one in job.conversations)
+    ends = 4 * 2 * size["hidden"] + 3 * (size["hidden"] + size["mlp"])
+    return sft_flops(job) * 2 / 3 + 3 * 2 * RANK * ends * size["layers"] * tokens
 
 
 def grpo_flops(job: Job, completion_tokens: int) -> float:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
 
 from benchmarks import report  # noqa: E402
-from benchmarks.job import Job, decode_flops, dpo_flops, grpo_flops, sft_flops  # noqa: E402
+from benchmarks.job import Job, decode_flops, dpo_flops, grpo_flops, lora_flops, sft_flops  # noqa: E402
 
 PEERS = ("trl", "transformers", "litgpt")
 
@@ -54,6 +54,14 @@ BENCHMARKS = {
         ("trl", "trl-packed"),
         1.5,
         lambda job, result: sft_flops(job),
+    ),
+    "lora": Benchmark(
+        "SFT step of rank-8 adapters in all seven matrices of every block: the same 64 conversations",
+        {"trivium": "with_trivium:lora", "trl": "with_trl:lora"},
+        "tokens",
+        ("trl",),
+        1.5,
+        lambda job, result: lora_flops(job),
     ),
     "dpo": Benchmark(
         "DPO step: 32 ragged pairs, AdamW, reference log-probabilities computed beforehand",
@@ -198,12 +206,13 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__.split(":")[0], epilog="example: python benchmarks/run.py --quick --only sft,decode"
     )
     parser.add_argument("--quick", action="store_true", help="3 rounds after 1 of warm-up instead of 11 after 2")
-    parser.add_argument("--only", default="", help="comma-separated: sft, dpo, grpo (both variants), decode")
+    known = list(dict.fromkeys(name.partition("-")[0] for name in BENCHMARKS))
+    parser.add_argument("--only", default="", help=f"comma-separated: {', '.join(known)} (grpo: both variants)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of every contender")
     chosen = parser.parse_args(given)
-    wanted = [name for name in chosen.only.split(",") if name] or ["sft", "dpo", "grpo", "decode"]
-    if unknown := set(wanted) - {"sft", "dpo", "grpo", "decode"}:
-        parser.error(f"--only: there is no {', '.join(sorted(unknown))}; choose from sft, dpo, grpo, decode")
+    wanted = [name for name in chosen.only.split(",") if name] or known
+    if unknown := set(wanted) - set(known):
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
     chosen.benchmarks = [name for name in BENCHMARKS if name.partition("-")[0] in wanted]
     return chosen
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.job import (
+    ALPHA,
     BETA,
     GROUP,
     LEARNING_RATE,
     PROMPTS,
+    RANK,
     REWARD_PENALTY,
     REWARD_TARGET,
     Job,
@@ -65,10 +67,14 @@ def run_stage(job: Job, model: str, kind: str, stage: dict[str, Any], rows: list
     STAGES[kind](StageContext(kind, recipe.stages[kind], recipe, directory, {}, progress))
 
 
-def sft(job: Job, turn: Turn) -> None:
+def sft(job: Job, turn: Turn, **stage: Any) -> None:
     rows = [{"messages": one["messages"]} for one in job.conversations]
     progress = EachStep(turn, sum(len(one["tokens"]) for one in job.conversations))
-    run_stage(job, job.model, "sft", {"batch_size": len(rows)}, rows, progress)
+    run_stage(job, job.model, "sft", {"batch_size": len(rows), **stage}, rows, progress)
+
+
+def lora(job: Job, turn: Turn) -> None:
+    sft(job, turn, lora={"rank": RANK, "alpha": ALPHA})
 
 
 def dpo(job: Job, turn: Turn) -> None:

@@ -5,7 +5,7 @@ A callback ends each repetition where the trainer ends its step, so a repetition
 
 from typing import Any
 
-from benchmarks.job import BETA, GROUP, LEARNING_RATE, PROMPTS, Job, new_tokens_limit, reward
+from benchmarks.job import ALPHA, BETA, GROUP, LEARNING_RATE, PROMPTS, RANK, Job, new_tokens_limit, reward
 from benchmarks.worker import Turn
 
 STEPS = 10_000  # more than anyone measures
@@ -43,7 +43,7 @@ def each_step(turn: Turn, result: dict[str, Any]) -> Any:
     return EachStep()
 
 
-def sft(job: Job, turn: Turn, packing: bool = False) -> None:
+def sft(job: Job, turn: Turn, packing: bool = False, adapters: Any = None) -> None:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
@@ -70,6 +70,7 @@ def sft(job: Job, turn: Turn, packing: bool = False) -> None:
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(job.model),
         callbacks=[each_step(turn, result)],
+        peft_config=adapters,
     )
     prepared = trainer.train_dataset  # the packs, or the rows, of one step
     trainer.args.per_device_train_batch_size = trainer._train_batch_size = len(prepared)
@@ -79,6 +80,13 @@ def sft(job: Job, turn: Turn, packing: bool = False) -> None:
 
 def sft_packed(job: Job, turn: Turn) -> None:
     sft(job, turn, packing=True)
+
+
+def lora(job: Job, turn: Turn) -> None:
+    from peft import LoraConfig
+
+    every = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    sft(job, turn, adapters=LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=ALPHA, target_modules=every))
 
 
 def dpo(job: Job, turn: Turn, padding_free: bool = False) -> None:

@@ -18,7 +18,7 @@ from trivium.training import checkpoint
         # an update is TOTAL tokens: two updates stay below 2 * TOTAL + 1, the third reaches it
         ({"tokens": 2 * TOTAL + 1}, 3, f"the budget of {2 * TOTAL + 1:,} tokens trained on was spent after 3 steps"),
         ({"tokens": 2 * TOTAL}, 2, f"the budget of {2 * TOTAL:,} tokens trained on was spent after 2 steps"),
-        ({"seconds": 1e-9}, 1, "the budget of 1e-09 seconds was spent after 1 steps"),
+        ({"seconds": 1e-9}, 1, "the budget of 1e-09 seconds was spent after 1 step"),
         ({"tokens": 100 * TOTAL, "generated": 5}, 5, ""),
     ],
 )
