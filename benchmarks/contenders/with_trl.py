@@ -43,7 +43,7 @@ def each_step(turn: Turn, result: dict[str, Any]) -> Any:
     return EachStep()
 
 
-def sft(job: Job, turn: Turn, packing: bool = False, adapters: Any = None) -> None:
+def sft(job: Job, turn: Turn, packing: bool = False, adapter: str = "") -> None:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
@@ -57,8 +57,13 @@ def sft(job: Job, turn: Turn, packing: bool = False, adapters: Any = None) -> No
             return loss
 
     rows = [{"input_ids": one["tokens"], "labels": one["labels"]} for one in job.conversations]
+    model = AutoModelForCausalLM.from_pretrained(job.model, dtype="float32")
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     trainer = Watched(
-        model=AutoModelForCausalLM.from_pretrained(job.model, dtype="float32"),
+        model=model,
         args=SFTConfig(
             **arguments(job),
             per_device_train_batch_size=len(rows),
@@ -70,7 +75,6 @@ def sft(job: Job, turn: Turn, packing: bool = False, adapters: Any = None) -> No
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(job.model),
         callbacks=[each_step(turn, result)],
-        peft_config=adapters,
     )
     prepared = trainer.train_dataset  # the packs, or the rows, of one step
     trainer.args.per_device_train_batch_size = trainer._train_batch_size = len(prepared)
@@ -83,10 +87,20 @@ def sft_packed(job: Job, turn: Turn) -> None:
 
 
 def lora(job: Job, turn: Turn) -> None:
-    from peft import LoraConfig
+    """With the adapters that Trivium's stage draws, in peft's form: from others, the losses would part."""
+    import torch
 
-    every = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    sft(job, turn, adapters=LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=ALPHA, target_modules=every))
+    from trivium.config import LoRAConfig
+    from trivium.model.adapter_files import save_adapter
+    from trivium.model.huggingface import load_model
+    from trivium.model.lora import add_adapters
+    from trivium.streams import stream_key
+
+    drawn = torch.Generator().manual_seed(stream_key(0, "sft/adapters"))
+    decoder = add_adapters(load_model(job.model), LoRAConfig(rank=RANK, alpha=ALPHA), drawn)
+    directory = f"{job.directory}/adapter"
+    save_adapter(decoder, directory, job.model)
+    sft(job, turn, adapter=directory)
 
 
 def dpo(job: Job, turn: Turn, padding_free: bool = False) -> None:
