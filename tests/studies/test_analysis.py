@@ -240,7 +240,7 @@ def test_a_label_is_not_held_against_a_series() -> None:
 
 def test_paired_values() -> None:
     assert differences({0: {"a": 1.0}}, {0: {"b": 1.0}}) == {}
-    assert differences({0: 1.0}, {0: {"b": 0.5, "c": 0.0}}) == {0: -0.75}  # one of them has no items: the means
+    assert differences({0: 1.0}, {0: {"b": 1.0}}) == {}  # a bound and a measurement
     # Pairs count alike, (1 + 0) / 2, and an item moves the mean by what it moves its pairs by: here none.
     first = differences({0: {"a": 0.0, "b": 0.0}}, {0: {"a": 1.0, "b": 1.0}})
     assert pooled([first, {0: {"a": 0.0}}]) == {0: {"a": 0.5, "b": 0.5}}

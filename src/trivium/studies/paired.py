@@ -6,7 +6,8 @@ Values = dict[Hashable, float | dict[str, float]]  # seed -> the number, or the 
 
 
 def differences(first: Values, second: Values) -> Values:
-    """Second less first: by item over common items where both have them, else the means of a seed, over common seeds.
+    """Second less first: by item over common items where both have them, by seed where neither has, over common seeds.
+    What one has by item and the other has not is another kind of number, such as a bound beside a measurement.
 
     >>> differences({0: {"a": 0.0, "b": 1.0}, 1: 0.5}, {0: {"b": 0.0, "c": 1.0}, 1: 0.75, 2: 1.0})
     {0: {'b': -1.0}, 1: 0.25}
@@ -18,8 +19,8 @@ def differences(first: Values, second: Values) -> Values:
             common = {item: after[item] - value for item, value in before.items() if item in after}
             if common:
                 found[seed] = common
-        elif after is not None:
-            found[seed] = mean_of(after) - mean_of(before)
+        elif after is not None and not isinstance(before, dict) and not isinstance(after, dict):
+            found[seed] = after - before
     return found
 
 
