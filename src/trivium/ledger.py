@@ -107,8 +107,12 @@ class Ledger:
             place, entry, numbers = self._aside.pop(name)
             shutil.rmtree(folder, ignore_errors=True)
             place.rename(folder)
-            kept = {"status": "outdated", "summary": numbers} if entry.get("status") == "finished" and numbers else {}
-            self.artifacts[name] = entry | kept
+            if entry.get("status") == "finished":
+                entry = entry | {"status": "outdated"} | ({"summary": numbers} if numbers else {})
+            self.artifacts[name] = entry
+            if not entry:
+                del self.artifacts[name]
+            self.write_summary()
             self.write_lineage()
             note(f"{name}: what it had made before is back in {folder}")
 

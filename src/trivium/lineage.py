@@ -128,8 +128,8 @@ def inputs_of(section: Any, made: Mapping[str, Path], hasher: Hasher) -> list[In
             found += [
                 item
                 for place in _with_helpers(_code_places(code))
-                for item in hasher.files("code", place)
-                if item.path.endswith(".py")
+                for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))
+                for item in hasher.files("code", path)
             ]
     return list(dict.fromkeys(found))
 
@@ -169,8 +169,11 @@ def _code_places(code: str) -> list[Path]:
 
 
 def _with_helpers(places: list[Path]) -> list[Path]:
-    """``places`` and the files and packages beside them that they import, and those that these do, by their text."""
+    """``places`` and the files and packages beside them that they import, and those that these do, by their text. What
+    is installed is not looked into: beside it lies all else that is."""
     found = list(places)
+    if any(part in ("site-packages", "dist-packages") for place in places for part in place.resolve().parts):
+        return found
     for place in found:  # grows on the way
         for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
             try:

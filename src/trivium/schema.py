@@ -62,6 +62,8 @@ def _sentence(mistake: ErrorDetails, root: type[BaseModel], whole: str) -> str:
             return f"{key}.kind is {context.get('tag')!r}, but a stage is one of {tags}; set {key}.kind"
         case "value_error":
             return f"{key or whole}: {mistake['msg'].removeprefix('Value error, ')}"
+        case "string_pattern_mismatch" if context.get("pattern") == r"\S":
+            return f"{key} is {given}, but should not be blank"
         case "string_pattern_mismatch" if parent and (described := parent.model_fields[path[-1]].description):
             return f"{key} is {given}, but should be {described}"
         case "too_short":

@@ -282,7 +282,7 @@ def test_a_share_that_is_0_or_1_throughout_has_the_interval_of_its_items() -> No
 
 
 def test_one_of_many_comparisons_the_other_way_round_does_not_contradict_by_chance() -> None:
-    """A claim of five measures with one comparison each, one of which is the other way round at p = 0.03."""
+    """A claim of five measures with one comparison each, one of which is the other way round."""
     names = [f"m{n}" for n in range(5)]
     rows = []
     for seed, step in enumerate((0.02, 0.06, 0.08, 0.1, 0.14)):  # t = 0.08 / 0.02 with 4 degrees of freedom: p = 0.016

@@ -71,6 +71,16 @@ def test_seeds_without_a_number_and_a_budget_that_was_passed_are_told() -> None:
     assert "Spent more than the budget: rl (228%)." in text
 
 
+def test_a_certain_difference_without_an_interval_has_its_side() -> None:
+    results = of_arms()
+    rows = [row for row in results["rows"] if row["arm"] in ("sft", "rl")]
+    for row in rows:  # all prompts of sft are right and none of rl's: a sign test, and no interval
+        items = {f"p{n}": float(row["arm"] == "sft") for n in range(30)}
+        row["measures"] = {"accuracy": {"value": items["p0"], "items": items}}
+    text = paragraph(analyse({**results, "rows": rows}))
+    assert "The one difference is certain: sft above rl by +1.000." in text
+
+
 def test_one_seed_is_told() -> None:
     text = paragraph(analyse(of_arms([0])))
     assert "One seed says nothing of the chance between seeds: no difference is certain." in text

@@ -154,7 +154,7 @@ def test_the_shipped_studies_can_be_planned(name: str) -> None:
         ({"models": ["rlx"]}, "models names 'rlx', which is no stage of the recipe (did you mean 'rl'?)"),
         ({"models": ["reward"]}, "a stage of kind reward; it needs one of kind pretrain"),
         ({"models": []}, "nothing of it is measured"),
-        ({"models": ["rlx"], "arms": {"a": {"models": ["rl"]}}}, "models names 'rlx'"),
+        ({"models": ["rlx"], "arms": {"a": {"models": ["rl"]}}}, "models names 'rlx', which is a stage of no arm"),
         ({"shared": ["stf"]}, "shared names 'stf'"),
         ({"measures": {"a": {"task": "problem"}}}, "which is no task (did you mean 'problems'?)"),
         ({"arms": {"a": {"x": 0.5}, "b": {}}}, "arms.b has no x, and other arms have one"),

@@ -215,7 +215,8 @@ def over_seeds(values: Mapping[Hashable, float | Mapping[str, float]], confidenc
         if not items:
             return Evidence(estimate, None, None, None, 1, 0)
         _, low, high = bootstrap_mean(list(tables[0].values()), 0, confidence=confidence, name="over-seeds")
-        return Evidence(estimate, low, high, None, 1, items)
+        told = low < high
+        return Evidence(estimate, low if told else None, high if told else None, None, 1, items)
     cells, shared = _item_variances(means, tables)
     between = math.fsum((mean - estimate) ** 2 for mean in means) / (n * (n - 1))
     rounding = (SINGLE * max(map(abs, means))) ** 2

@@ -45,10 +45,15 @@ def _check_unread(config: Any, name: str) -> None:
         part = getattr(config, section)
         if getattr(part, choice) != reads and getattr(part, own) != default_of(part, own):
             raise UserError(
-                f"{name}.{key} is for {section}.{choice}: {reads}, but that is {getattr(part, choice)}; leave it out"
+                f"{name}.{key} is for {section}.{choice}: {reads}, but that is {getattr(part, choice)}; leave it out, "
+                f"or at {default_of(part, own)}"
             )
     if config.schedule.kind == "constant" and config.schedule.final != default_of(config.schedule, "final"):
-        raise UserError(f"{name}.schedule.final is set, but a constant rate stays where it is; leave it out")
+        standard = default_of(config.schedule, "final")
+        raise UserError(
+            f"{name}.schedule.final is {config.schedule.final}, but a constant rate stays where it is; leave it out, "
+            f"or at {standard}"
+        )
 
 
 def check_models(name: str, config: Any, stages: Collection[str]) -> None:

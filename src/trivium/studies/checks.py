@@ -27,7 +27,7 @@ def check_arm(study: "StudyConfig", arm: str, recipe: "RecipeConfig") -> None:
                 f"{' or '.join(kinds)}"
             )
 
-    for name in dict.fromkeys([*study.models, *models_of(study, config)]):
+    for name in models_of(study, config):
         stage(name, "models", MAKES["policy"])
     for name in curves_of(study, config):
         if name not in study.curves:
@@ -46,6 +46,16 @@ def check_arm(study: "StudyConfig", arm: str, recipe: "RecipeConfig") -> None:
         stage(name, "best_of.by.options.model", MAKES["scorer"])
     if config.best_of is not None:
         _check_best_of(at, config.best_of)
+
+
+def check_models_named(study: "StudyConfig", stages: Sequence[Sequence[str]]) -> None:
+    """The study's models are stages of some arm, also where all arms name their own; ``stages`` are those of each."""
+    every = list(dict.fromkeys(name for own in stages for name in own))
+    for name in study.models:
+        if name not in every:
+            raise UserError(
+                f"study {study.name}: models names {name!r}, which is a stage of no arm{nearest(name, every)}"
+            )
 
 
 def check_given(study: "StudyConfig", of_recipe: Mapping[str, Any]) -> None:

@@ -198,8 +198,9 @@ def _line(
     low, high = zip(*bounds, strict=True)
     axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)  # type: ignore[arg-type]
     gaps = [True, *map(math.isnan, low), True]
-    alone = [place for place in range(len(x)) if gaps[place] and gaps[place + 2]]  # no band is as wide as nothing
-    axes.vlines([x[n] for n in alone], [low[n] for n in alone], [high[n] for n in alone], color=colour, linewidth=2)
+    for place in range(len(x)):
+        if gaps[place] and gaps[place + 2] and not gaps[place + 1]:  # it has no neighbour, and so no band
+            axes.vlines(x[place], low[place], high[place], color=colour, linewidth=2)
     for at_x, label in zip(x, labels, strict=True):
         seeds = [measure.of_seed(label.name, seed) for seed in measure.values.get(label.name, {})]
         axes.plot([at_x] * len(seeds), seeds, "o", color=colour, alpha=0.3, markersize=3.5, markeredgewidth=0)  # type: ignore[arg-type]

@@ -187,9 +187,10 @@ def difference(one: Comparison) -> str:
     value, low, high = one.evidence[:3]
     if value == 0:
         return f"{one.second} as {one.first}, {points(value, low, high)} apart"
-    if value >= 0 or low is None or high is None:
+    if value > 0:
         return f"{one.second} above {one.first} by {points(value, low, high)}"
-    return f"{one.first} above {one.second} by {points(-value, -high, -low)}"
+    turned = (None, None) if low is None or high is None else (-high, -low)
+    return f"{one.first} above {one.second} by {points(-value, *turned)}"
 
 
 def series(analysis: Analysis, measure: Measure) -> list[str]:

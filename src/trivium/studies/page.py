@@ -155,7 +155,7 @@ def markdown(analysis: Analysis) -> str:
 def _plain(text: Any) -> str:
     """Words of a study as one line of Markdown, in which nothing is a tag or a link."""
     line = " ".join(clean(str(text), 10**6).split())
-    return re.sub(r"([<\[\]`])", r"\\\1", line)
+    return re.sub(r"([\\<\[\]`])", r"\\\1", line)
 
 
 def _markdown_table(table: Table) -> str:

@@ -13,7 +13,15 @@ from trivium import lineage
 from trivium.recipe import apply_overrides, read, resolve
 from trivium.references import references
 from trivium.studies.arms import closure, curves_of, models_of, others_of, roots_of, scorers_of
-from trivium.studies.checks import check_arm, check_axis, check_claim, check_given, check_labels, check_steps
+from trivium.studies.checks import (
+    check_arm,
+    check_axis,
+    check_claim,
+    check_given,
+    check_labels,
+    check_models_named,
+    check_steps,
+)
 
 if TYPE_CHECKING:
     from trivium.config import ArmConfig, MeasureConfig, RecipeConfig, StudyConfig
@@ -133,6 +141,7 @@ def make_plan(
         for seed in plan.seeds:
             recipes[arm, seed] = resolve({**changed, "seed": seed, "threads": 1, "parallel": 1}, at)
         check_arm(study, arm, recipes[arm, plan.seeds[0]])
+    check_models_named(study, [list(recipe.stages) for recipe in recipes.values()])
     needed = {
         stage
         for arm, config in study.arms.items()

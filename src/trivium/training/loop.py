@@ -82,6 +82,7 @@ class Loop:
             self.critic_optimizers = self._prepare(critic, own)
         self.updates, self.all_updates = 0, config.steps * updates_per_step
         self.done, self.stopped = 0, ""  # steps, and why the stage ended before all of them
+        self.left_out = 0  # steps without an update
         self.tokens, self.generated, self.skipped, self.skipped_in_a_row = 0, 0, 0, 0
         self.seconds, self.metrics_file = 0.0, directory / "metrics.jsonl"
         self.window: list[Metrics] = []
@@ -132,9 +133,9 @@ class Loop:
                     self._save(done)
                 if interrupted:
                     raise KeyboardInterrupt
-        if self.updates and self.skipped == self.updates:
+        if (tried := self.updates - self.left_out) and self.skipped == tried:
             raise UserError(
-                f"{self.directory.name}: none of its {self.updates} updates had a finite gradient: nothing was "
+                f"{self.directory.name}: none of its {tried} updates had a finite gradient: nothing was "
                 "learned; lower the learning rate, or use float32"
             )
 
@@ -208,6 +209,7 @@ class Loop:
     def leave_out(self) -> None:
         """A step without an update: the learning rate goes on as if there had been one."""
         self.updates += 1
+        self.left_out += 1
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The compute type of the recipe; under FSDP its mixed-precision policy does the casting."""
@@ -324,7 +326,7 @@ class Loop:
         return learnt | {f"reference.{name}": value.detach() for name, value in reference}
 
     def _counters(self) -> dict[str, Any]:
-        counts = ("updates", "tokens", "generated", "skipped", "skipped_in_a_row")
+        counts = ("updates", "left_out", "tokens", "generated", "skipped", "skipped_in_a_row")
         logging = ("seconds", "window", "window_tokens", "last", "stopped")
         return {name: getattr(self, name) for name in counts + logging}
 
