@@ -81,6 +81,15 @@ def test_a_certain_difference_without_an_interval_has_its_side() -> None:
     assert "The one difference is certain: sft above rl by +1.000." in text
 
 
+def test_stages_of_several_versions_are_told() -> None:
+    results = of_arms()
+    for row in results["rows"]:
+        row["code"] = ["d92b8aa"]
+    assert "versions of Trivium" not in paragraph(analyse(results))
+    results["rows"][0]["code"] = ["d92b8aa", "f0fed34"]
+    assert "The stages were made by 2 versions of Trivium (d92b8aa and f0fed34)." in paragraph(analyse(results))
+
+
 def test_one_seed_is_told() -> None:
     text = paragraph(analyse(of_arms([0])))
     assert "One seed says nothing of the chance between seeds: no difference is certain." in text

@@ -74,7 +74,8 @@ class FakeJobs:
         product.mkdir(parents=True)
         (product / "model.safetensors").write_text("weights")
         files.write_json(folder / "summary.json", {"stages": {name: summary}})
-        files.write_json(folder / "lineage.json", {"artifacts": {name: {"status": "finished"}}})
+        made = {"status": "finished", "code": {"version": "0.1.0", "commit": "d92b8aa7f0", "modified": False}}
+        files.write_json(folder / "lineage.json", {"artifacts": {name: made}})
 
 
 @pytest.fixture
@@ -124,6 +125,10 @@ def test_what_is_finished_is_not_done_again_here_nor_in_another_study(jobs: Fake
     assert jobs.ran == before
     run({"name": "third", "arms": {"c": {"overrides": {"rl.preset": "grpo", "rl.steps": 3}}}}, "studies/third")
     assert jobs.ran[len(before) :] == ["rl", "measure rl"] * 2
+
+
+def test_rows_say_what_made_their_stages(jobs: FakeJobs) -> None:
+    assert {tuple(row["code"]) for row in run()["rows"]} == {("d92b8aa",)}
 
 
 def test_several_at_a_time_come_to_the_same(jobs: FakeJobs) -> None:

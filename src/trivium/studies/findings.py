@@ -24,7 +24,13 @@ def paragraph(analysis: Analysis) -> str:
 
 
 def sentences(analysis: Analysis) -> list[str]:
-    found = [compared(analysis), *unfinished(analysis), *overspent(analysis), "In brackets: 95% intervals."]
+    found = [
+        compared(analysis),
+        *unfinished(analysis),
+        *overspent(analysis),
+        *versions(analysis),
+        "In brackets: 95% intervals.",
+    ]
     if len(analysis.seeds) < 2:
         found.append("One seed says nothing of the chance between seeds: no difference is certain.")
     for measure in analysis.measures:
@@ -84,6 +90,13 @@ def overspent(analysis: Analysis) -> list[str]:
     shares = {label.name: budget_ratio(analysis, label.name) or 0.0 for label in analysis.labels}
     over = [f"{name} ({share:.0%})" for name, share in shares.items() if share >= 1.005]
     return [f"Spent more than the budget: {listed(over)}."] if over else []
+
+
+def versions(analysis: Analysis) -> list[str]:
+    """That stages of before an upgrade were taken, which a difference may then be due to."""
+    rows = analysis.results.get("rows") or []
+    found = list(dict.fromkeys(code for row in rows if isinstance(row, dict) for code in row.get("code") or []))
+    return [f"The stages were made by {len(found)} versions of Trivium ({listed(found)})."] if len(found) > 1 else []
 
 
 def points(value: float, low: float | None, high: float | None, sign: bool = True) -> str:

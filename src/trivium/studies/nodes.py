@@ -37,6 +37,7 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
     inherited: bool = False  # that of a job that was needed and was not made
     was_there: bool = False  # made before, by this study or another
+    code: str = ""  # the version of Trivium that made it
 
     @property
     def made(self) -> bool:
@@ -132,10 +133,22 @@ def outcome_of(step: Step, folder: Path, own: str, limited: str = "") -> Outcome
     if artifacts.get(step.stage, {}).get("status") != "finished" or summary is None or not product.exists():
         return Outcome("missing", "it was not run yet", folder)
     cost = {key: float(summary.get(key) or 0) for key in COSTS}
+    code = code_name(artifacts[step.stage].get("code") or {})
     stopped = str(summary.get("stopped") or "")
     if stopped.startswith(SPENT):
-        return Outcome("ended_by_budget", f"{step.stage}: {stopped}", folder, product, limited, cost, summary)
-    return Outcome("finished", "", folder, product, own, cost, summary)
+        reason = f"{step.stage}: {stopped}"
+        return Outcome("ended_by_budget", reason, folder, product, limited, cost, summary, code=code)
+    return Outcome("finished", "", folder, product, own, cost, summary, code=code)
+
+
+def code_name(code: Mapping[str, Any]) -> str:
+    """What a version of Trivium is called: its commit where there is one, marked where files had been changed.
+
+    >>> code_name({"version": "0.1.0", "commit": "d92b8aa7f0", "modified": True}), code_name({"version": "0.1.0"})
+    ('d92b8aa (modified)', '0.1.0')
+    """
+    commit = str(code.get("commit") or "")[:7]
+    return f"{commit} (modified)" if commit and code.get("modified") else commit or str(code.get("version") or "")
 
 
 def least(own: Mapping[str, float | None] | None, left: Mapping[str, float]) -> dict[str, float | None]:

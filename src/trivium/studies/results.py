@@ -41,6 +41,7 @@ def row_of(plan: Plan, row: Row, outcomes: Outcomes) -> dict[str, Any]:
         "seed": row.seed,
         "x": row.x,
         "made_of": made_of(row),
+        "code": sorted({outcome.code for outcome in own if outcome.code}),
         "status": status,
         "reason": reason,
         "measures": measures_of(plan, row, outcomes, measured) if reached else {},
