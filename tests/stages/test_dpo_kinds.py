@@ -199,12 +199,22 @@ def test_what_online_rounds_leave(online: tuple[Path, dict[str, Any]]) -> None:
 
 
 @pytest.mark.slow
-def test_a_reward_is_learned_in_rounds(finished: Path, tmp_path: Path) -> None:
-    """The score rises from the first round to the last."""
-    changes = {"steps": 40, "iterations": 10, "tasks": 24, "batch_size": 16, "optimizer": {"lr": 5e-3}, "kl_prompts": 0}
-    run_stage(iterated(finished, **{**ONLINE, **changes, "beta": 0.3}), tmp_path / "dpo", recipe=WORLD)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_reward_is_learned_online(finished: Path, tmp_path: Path, seed: int) -> None:
+    """The score rises over 40 updates of 120 prompts. Fewer prompts or larger steps drown in noise: the notebook."""
+    more = {
+        "steps": 40,
+        "iterations": 40,
+        "tasks": 120,
+        "responses": 4,
+        "batch_size": 120,
+        "kl_prompts": 0,
+        "beta": 0.3,
+    }
+    config = iterated(finished, **{**ONLINE, **more, "optimizer": {"lr": 1e-3, "weight_decay": 0.0}})
+    run_stage(config, tmp_path / "dpo", recipe=WORLD.model_copy(update={"seed": seed}))
     scores = [row["score"] for row in rows(tmp_path / "dpo")]
-    assert sum(scores[-3:]) / 3 > sum(scores[:3]) / 3 + 0.1
+    assert sum(scores[-5:]) / 5 > sum(scores[:5]) / 5 + 0.03
 
 
 def test_a_budget_of_generated_tokens_ends_the_rounds(finished: Path, tmp_path: Path) -> None:
